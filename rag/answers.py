@@ -62,8 +62,8 @@ class Answer:
     """The answer with all that is needed to check it.
 
     `text` carries no markers: `citations` say which part rests on what. `confidence` in 0–1 is the estimated
-    probability that the answer is right, and where `abstained`, that abstaining is wrong. `timings` are
-    seconds by stage: "embed_s", "search_s", "read_s", "cite_s", "total_s".
+    probability that the answer is right; where `abstained`, that an answer from these passages would have
+    been. `timings` are seconds by stage: "embed_s", "search_s", "read_s", "cite_s", "total_s".
     """
 
     question: str
