@@ -20,14 +20,15 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 
 HEADING_SEPARATOR = " › "
 _SEPARATORS = ["\n", "; ", ": ", ", ", " ", ""]
-_MASKED = re.compile(
-    r"\A---[ \t]*\n(?=[^\n]*:)(?:(?!---|\.\.\.)[^\n]*\n){1,5000}?(?:---|\.\.\.)[ \t]*(?=\n|\Z)|<!--.*?-->",
-    re.S,
+_FRONT_MATTER = re.compile(
+    r"\A---[ \t]*\n(?=[^\n]*:)(?:(?!---|\.\.\.)[^\n]*\n){1,5000}?(?:---|\.\.\.)[ \t]*(?=\n|\Z)"
 )
-_WORDLESS = re.compile(r"\s*(?:(?:</?[a-zA-Z][^<>]*>|\{%.*?%\}|\{\{.*?\}\}|[-*_=]{3,})\s*)*$")
+# Possessive, so that no line can make it slow.
+_WORDLESS = re.compile(r"\s*+(?:(?:</?[a-zA-Z][^<>]*+>|\{%[^%]*+%\}|\{\{[^{}]*+\}\}|[-*_=]{3,}+)\s*+)*+$")
 _HEADING = re.compile(r" {0,3}(?:(#{1,6})[ \t]+|(#{2,6})(?=[^\s#!]))(.*\S)")
 _UNDERLINE = re.compile(r" {0,3}(?:(=+)|-{3,})\s*$")
 _FENCE = re.compile(r"\s*(```+|~~~+)")
+_HEADING_CHARS = 500
 _HEADING_MARKUP = re.compile(
     r"\s*\{[#:.][^}]*\}\s*$|[ \t]+#+\s*$|\*\*|__|`|<[^>]+>|!?\[(?=[^\]]*\]\()|\]\([^)]*\)"
 )
@@ -103,9 +104,25 @@ def split(
 
 def _sections(text: str, title: str) -> list[_Section]:
     """Falls back to the whole text where it would find nothing but headings and markup."""
-    masked = _MASKED.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
-    sections = [section for section in _walk(masked, title) if section.spans]
+    sections = [section for section in _walk(_masked(text), title) if section.spans]
     return sections or ([_Section((), ((0, len(text)),))] if text.strip() else [])
+
+
+def _masked(text: str) -> str:
+    """The same text with spaces for front matter and HTML comments; every offset stays."""
+    front = _FRONT_MATTER.match(text)
+    spans = [front.span()] if front else []
+    start = text.find("<!--")
+    while start >= 0 and (end := text.find("-->", start)) >= 0:
+        spans.append((start, end + 3))
+        start = text.find("<!--", end)
+    parts, position = [], 0
+    for start, end in spans:
+        start = max(start, position)
+        parts.append(text[position:start])
+        parts.append(re.sub(r"[^\n]", " ", text[start:end]))
+        position = max(end, position)
+    return "".join([*parts, text[position:]])
 
 
 def _walk(text: str, title: str) -> Iterator[_Section]:
@@ -139,6 +156,8 @@ def _walk(text: str, title: str) -> Iterator[_Section]:
 
 def _heading(line: str, following: list[str], starts_block: bool) -> tuple[int, str, bool] | None:
     """Level, plain text, and whether the next line is its underline; None for any other line."""
+    if len(line) > _HEADING_CHARS:
+        return None
     match = _HEADING.match(line)
     if match:
         name = _heading_text(match.group(3))
@@ -186,7 +205,7 @@ def _counted(text: str, pieces: list[_Piece], count_tokens: CountTokens, max_tok
     done: list[_Piece] = []
     for piece, tokens in zip(pieces, counts, strict=True):
         if tokens <= max_tokens or piece.end - piece.start == 1:
-            done.append(_Piece(piece.start, piece.end, piece.section, piece.cut_cost, tokens))
+            done.append(_Piece(piece.start, piece.end, piece.section, piece.cut_cost, max(1, tokens)))
             continue
         size = max(1, (piece.end - piece.start) * max_tokens * 4 // (tokens * 5))
         parts = _cut_long(text, piece, size)

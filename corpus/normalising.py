@@ -12,8 +12,13 @@ _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1f\x7f-\x9f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e007f]"
 )
-_TRAILING_SPACES = re.compile(r"[ \t]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")
+_MARKS = (
+    "\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f"
+    "\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20f0\ufe20-\ufe2f"
+)
+# Unicode's stream-safe format allows 30 marks on a letter; sorting a million of them takes hours.
+_MANY_MARKS = re.compile(f"([{_MARKS}]{{30}})[{_MARKS}]+")
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
@@ -21,14 +26,14 @@ def normalise(text: str) -> str:
     """Characters only: what the lines look like is left as it is, so that a record's own offsets hold."""
     if not text.isascii():
         text = _SURROGATE_PAIR.sub(_joined_pair, text)
-        text = _WIDE_SPACES.sub(" ", text)
+        text = _MANY_MARKS.sub(r"\1", _WIDE_SPACES.sub(" ", text))
     text = _INVISIBLE.sub("", _LINE_ENDS.sub("\n", text))
     return unicodedata.normalize("NFC", text)
 
 
 def tidy(text: str) -> str:
     """Normalised, and without trailing spaces, runs of blank lines or blank ends."""
-    text = _TRAILING_SPACES.sub("", normalise(text))
+    text = "\n".join(line.rstrip(" \t") for line in normalise(text).split("\n"))
     return _BLANK_LINES.sub("\n\n", text).strip("\n ")
 
 

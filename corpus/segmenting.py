@@ -43,7 +43,8 @@ _STARTERS = _words(
     zij
     """
 )
-_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]*_]*(?=\s|$)")
+# A run of full stops is looked at once, from its start: the time stays linear.
+_END = re.compile(r"(?<![.!?…。！？])[.!?…。！？]++[\"'”’»)\]*_]*+(?=\s|$)")
 _LINE = re.compile(r"[^\n]+")
 _MARKER = re.compile(
     r"\s*(?:[-*+•‣▪◦–—]\s+|\|\s*\S|>|#{1,6}\s|(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,5})[.)°]\s+|\(\w{1,3}\)\s)"
