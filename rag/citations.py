@@ -15,11 +15,13 @@ from rag.answers import AnswerSentence, Citation, Passage
 from rag.matching import Word, find_words, words_of
 from rag.prompts import without_markers
 from rag.reading import Claim
-from rag.support import SUPPORT_THRESHOLD, Similarity, support_score, word_coverage
+from rag.support import SUPPORT_THRESHOLD, Similarity, nearness, support_score, word_coverage
 
 _MOST_SENTENCES = 3
 _WORTH_A_SENTENCE = 0.2
 """A neighbouring sentence is taken in where it has this much more of the claim's words."""
+_WORDS_SUFFICE = 0.5
+"""The share of a claim's words above which words alone decide where it comes from."""
 _QUESTION_WEIGHT = 0.25
 """How much of a sentence's score is that it has the question's words; decides where the claim's words tie."""
 
@@ -78,8 +80,8 @@ def narrow(
     """Offsets, in the passage, of the one to three neighbouring sentences that carry the claim best.
 
     A sentence that has the claim word for word comes first, then the share of the claim's words, then of the
-    question's. Where no word is shared, as across languages, `similarity` chooses; without it the whole
-    passage is returned.
+    question's. Where less than half of the claim's words are found, as across languages, `similarity` has a
+    say as well; without it, and without one shared word, the whole passage is returned.
     """
     spans = sentences(passage_text)
     if not spans:
@@ -87,9 +89,13 @@ def narrow(
     claimed, asked = words_of(claim), words_of(question)
     units = [words_of(passage_text[start:end]) for start, end in spans]
     scores = [_score(claimed, asked, unit) for unit in units]
+    most = max(_coverage(claimed, unit) for unit in units)
+    if most < _WORDS_SUFFICE and similarity:
+        cosines = similarity(claim, [passage_text[start:end] for start, end in spans])
+        scores = [score + nearness(cosine) for score, cosine in zip(scores, cosines, strict=True)]
+    elif most == 0.0:
+        return spans[0][0], spans[-1][1]
     best = max(range(len(spans)), key=scores.__getitem__)
-    if not claimed or _coverage(claimed, units[best]) == 0.0:
-        return _nearest(claim, passage_text, spans, similarity)
     first, last = _widen(claimed, units, best)
     return spans[first][0], spans[last][1]
 
@@ -186,11 +192,3 @@ def _widen(claimed: list[Word], units: list[list[Word]], best: int) -> tuple[int
         have += units[place]
         first, last = min(first, place), max(last, place)
     return first, last
-
-
-def _nearest(
-    claim: str, text: str, spans: Sequence[tuple[int, int]], similarity: Similarity | None
-) -> tuple[int, int]:
-    if similarity is None:
-        return spans[0][0], spans[-1][1]
-    return max(spans, key=lambda span: similarity(claim, text[span[0] : span[1]]))

@@ -143,8 +143,7 @@ class CausalReader:
         self._id = reader_id or str(model.config.name_or_path)
         self._prefixes: dict[tuple[int, ...], Any] = {}
         self.calibration = calibration
-        # A slice of the last positions isn't contiguous, and the matrix product is then several times slower.
-        self._model.get_output_embeddings().register_forward_pre_hook(_make_contiguous)
+        _make_head_contiguous(model)
 
     @property
     def id(self) -> str:
@@ -431,8 +430,11 @@ def _inference() -> Iterator[None]:
         yield
 
 
-def _make_contiguous(module: Any, inputs: tuple["torch.Tensor", ...]) -> tuple["torch.Tensor", ...]:
-    return (inputs[0].contiguous(), *inputs[1:])
+def _make_head_contiguous(model: Any) -> None:
+    """The last positions of a batch aren't contiguous, and the matrix product is then many times slower."""
+    model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, inputs: (inputs[0].contiguous(), *inputs[1:])
+    )
 
 
 def _left_padded(

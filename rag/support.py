@@ -10,12 +10,12 @@ A score of `SUPPORT_THRESHOLD` or more counts as supported. What goes in:
   far as the meaning is near; without it, a claim in other words scores low.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rag.matching import Word, find_words, same_word, words_of
 
-Similarity = Callable[[str, str], float]
-"""The cosine of two texts' embeddings, −1 to 1."""
+Similarity = Callable[[str, Sequence[str]], Sequence[float]]
+"""The cosines (−1 to 1) of a text's embedding with those of others, in their order."""
 
 SUPPORT_THRESHOLD = 0.5
 MISSING_NUMBER_CAP = 0.3
@@ -41,8 +41,13 @@ def support_score(claim: str, quote: str, similarity: Similarity | None = None) 
     score = word_coverage(claimed, quoted)
     cap = _cap(claimed, quoted)
     if similarity and score < SUPPORT_THRESHOLD <= cap:
-        score = max(score, _nearness(similarity(claim, quote)))
+        score = max(score, nearness(similarity(claim, [quote])[0]))
     return min(score, cap)
+
+
+def nearness(cosine: float) -> float:
+    """How near two meanings are, in 0–1, from the cosine of their embeddings."""
+    return min(1.0, max(0.0, (cosine - _FAR) / (_NEAR - _FAR)))
 
 
 def word_coverage(claimed: list[Word], quoted: list[Word]) -> float:
@@ -69,7 +74,3 @@ def _cap(claimed: list[Word], quoted: list[Word]) -> float:
         return MISSING_NUMBER_CAP
     is_negated = any(word.key in _NEGATIONS for word in claimed)
     return 1.0 if is_negated == bool(keys & _NEGATIONS) else NEGATION_CAP
-
-
-def _nearness(cosine: float) -> float:
-    return min(1.0, max(0.0, (cosine - _FAR) / (_NEAR - _FAR)))
