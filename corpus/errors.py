@@ -32,6 +32,8 @@
         ├── NotFoundError           no such job, evaluation or page
         ├── ConflictError           it is in another state than this needs
         ├── OverloadedError         the queue is full; try again later
+        │   └── RateLimitedError    this key asks more often than it may
+        ├── ForeignRequestError     another site's page, or a name that isn't the service's
         ├── DeadlineError           it took longer than the caller allows
         └── PayloadTooLargeError    the request body is past its limit
 
@@ -175,6 +177,14 @@ class OverloadedError(ServiceError):
         self.retry_after_s = retry_after_s
 
 
+class RateLimitedError(OverloadedError):
+    """One caller asks more often than it may; others aren't affected."""
+
+
+class ForeignRequestError(ServiceError):
+    """The request comes from another site's page, or is for a host name that isn't the service's."""
+
+
 class DeadlineError(ServiceError):
     """The request took longer than it may."""
 
@@ -224,6 +234,8 @@ ERROR_KINDS: dict[type[VraagbaakError], ErrorKind] = {
     NotFoundError: ErrorKind("not-found", "Not found", 404, 1),
     ConflictError: ErrorKind("conflict", "Not in this state", 409, 1),
     OverloadedError: ErrorKind("overloaded", "Too many requests at once", 503, 1),
+    RateLimitedError: ErrorKind("rate-limited", "Too many requests with this key", 429, 1),
+    ForeignRequestError: ErrorKind("foreign-request", "Requests from elsewhere are refused", 403, 9),
     DeadlineError: ErrorKind("deadline", "It took too long", 504, 1),
     PayloadTooLargeError: ErrorKind("payload-too-large", "The request is too large", 413, 1),
 }
