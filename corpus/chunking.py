@@ -7,7 +7,7 @@ against where it would be cut. A heading is a border, except where a section is 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from corpus.document import Chunk, Document
@@ -29,6 +29,7 @@ _HEADING = re.compile(r" {0,3}(?:(#{1,6})[ \t]+|(#{2,6})(?=[^\s#!]))(.*\S)")
 _UNDERLINE = re.compile(r" {0,3}(?:(=+)|-{3,})\s*$")
 _FENCE = re.compile(r"\s*(```+|~~~+)")
 _HEADING_CHARS = 500
+_PIECE_CHARS = 10_000
 _HEADING_MARKUP = re.compile(
     r"\s*\{[#:.][^}]*\}\s*$|[ \t]+#+\s*$|\*\*|__|`|<[^>]+>|!?\[(?=[^\]]*\]\()|\]\([^)]*\)"
 )
@@ -51,6 +52,9 @@ class ChunkingConfig:
             raise ValueError(f"0 <= min_tokens <= target_tokens <= max_tokens doesn't hold for {self}")
 
 
+DEFAULT_CHUNKING = ChunkingConfig()
+
+
 @dataclass(frozen=True, slots=True)
 class _Section:
     """A run of text under one path of headings; the heading lines themselves are outside it."""
@@ -61,17 +65,21 @@ class _Section:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """The smallest part that stays whole. `cut_cost` is what it costs to end a passage after it."""
+    """The smallest part that stays whole. `cut_cost` is what it costs to end a passage after it.
+
+    `tokens_before` are those of the headings and markup between the piece before it and this one.
+    """
 
     start: int
     end: int
     section: int
     cut_cost: float
     tokens: int = 0
+    tokens_before: int = 0
 
 
 def split(
-    document: Document, count_tokens: CountTokens, config: ChunkingConfig = ChunkingConfig()
+    document: Document, count_tokens: CountTokens, config: ChunkingConfig = DEFAULT_CHUNKING
 ) -> list[Chunk]:
     """The passages of `document`, in order, without overlap.
 
@@ -183,12 +191,37 @@ def _pieces(
     found: list[_Piece] = []
     for number, section in enumerate(sections):
         for start, end in section.spans:
-            spans = [(start + first, start + last) for first, last in sentences(text[start:end])]
+            found_here = [(start + first, start + last) for first, last in sentences(text[start:end])]
+            spans = [part for span in found_here for part in _bounded(text, span)]
             found.extend(
                 _Piece(*span, number, _cut_cost(text, span, following))
                 for span, following in pairwise([*spans, (end, end)])
             )
-    return _counted(text, found, count_tokens, config.max_tokens)
+    texts = [text[piece.start : piece.end] for piece in found]
+    # Headings and markup between two pieces are in a passage that holds both, so that they count.
+    between = [text[one.end : other.start].strip() for one, other in pairwise(found)]
+    counts = count_tokens([*texts, *filter(None, between)])
+    between_counts = iter(counts[len(texts) :])
+    before = [0, *(next(between_counts) if markup else 0 for markup in between)]
+    pieces: list[_Piece] = []
+    for piece, tokens, tokens_before in zip(found, counts, before, strict=False):
+        first, *rest = _fitting(text, piece, tokens, count_tokens, config.max_tokens)
+        pieces.extend((replace(first, tokens_before=tokens_before) if tokens_before else first, *rest))
+    return pieces
+
+
+def _bounded(text: str, span: Span) -> Iterator[Span]:
+    """The span itself, or parts that a tokenizer takes in its stride, cut at white space if there is any."""
+    start, end = span
+    while end - start > _PIECE_CHARS:
+        cut = max(text.rfind(space, start, start + _PIECE_CHARS) for space in " \n\t") + 1
+        cut = cut if cut > start else start + _PIECE_CHARS
+        if text[start:cut].strip():
+            yield start, start + len(text[start:cut].rstrip())
+        start = cut
+        while start < end and text[start].isspace():
+            start += 1
+    yield start, end
 
 
 def _cut_cost(text: str, span: Span, following: Span) -> float:
@@ -199,18 +232,20 @@ def _cut_cost(text: str, span: Span, following: Span) -> float:
     return (0.2, 0.1, 0.0)[min(between, 2)] if following[0] < following[1] else 0.0
 
 
-def _counted(text: str, pieces: list[_Piece], count_tokens: CountTokens, max_tokens: int) -> list[_Piece]:
-    """Counts all pieces at once, and again only the parts of those that are too long."""
-    counts = count_tokens([text[piece.start : piece.end] for piece in pieces])
-    done: list[_Piece] = []
-    for piece, tokens in zip(pieces, counts, strict=True):
-        if tokens <= max_tokens or piece.end - piece.start == 1:
-            done.append(_Piece(piece.start, piece.end, piece.section, piece.cut_cost, max(1, tokens)))
-            continue
-        size = max(1, (piece.end - piece.start) * max_tokens * 4 // (tokens * 5))
-        parts = _cut_long(text, piece, size)
-        done.extend(_counted(text, parts, count_tokens, max_tokens))
-    return done
+def _fitting(
+    text: str, piece: _Piece, tokens: int, count_tokens: CountTokens, max_tokens: int
+) -> list[_Piece]:
+    """The piece with its tokens, or parts of it that are short enough."""
+    if tokens <= max_tokens or piece.end - piece.start == 1:
+        return [replace(piece, tokens=max(1, tokens))]
+    size = max(1, (piece.end - piece.start) * max_tokens * 4 // (tokens * 5))
+    parts = _cut_long(text, piece, size)
+    counts = count_tokens([text[part.start : part.end] for part in parts])
+    return [
+        fitting
+        for part, count in zip(parts, counts, strict=True)
+        for fitting in _fitting(text, part, count, count_tokens, max_tokens)
+    ]
 
 
 def _cut_long(text: str, piece: _Piece, max_chars: int) -> list[_Piece]:
@@ -253,6 +288,7 @@ def _grouped(
         for start in range(end - 1, -1, -1):
             tokens += pieces[start].tokens
             if start < end - 1:
+                tokens += pieces[start + 1].tokens_before
                 if tokens > config.max_tokens:
                     break
                 if pieces[start].section != pieces[start + 1].section:

@@ -23,3 +23,6 @@ class ReadLimits:
     max_compression_ratio: int = 200
     timeout_s: float = 120.0
     max_memory_bytes: int = 1536 * MIB
+
+
+DEFAULT_LIMITS = ReadLimits()

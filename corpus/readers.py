@@ -22,7 +22,7 @@ from corpus.errors import (
 )
 from corpus.files import SourceFile, format_of
 from corpus.languages import detect_language
-from corpus.limits import MIB, ReadLimits
+from corpus.limits import DEFAULT_LIMITS, MIB, ReadLimits
 from corpus.markdown import clean_markdown, first_heading, title_of
 from corpus.normalising import normalise, one_line, tidy
 from corpus.texts import Text
@@ -46,7 +46,7 @@ _TITLE_CHARS = 200
 _FILE_NAME = re.compile(r"\S+\.(?:md|markdown|html?|txt|pdf|docx)", re.I)
 
 
-def read_file(source: SourceFile, limits: ReadLimits = ReadLimits()) -> Iterator[Document | DocumentError]:
+def read_file(source: SourceFile, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[Document | DocumentError]:
     """The documents in a file; what can't be read comes as an error in its place, and is never raised.
 
     A .jsonl file gives a document, or an error that names the line, for each line; any other file gives one.

@@ -20,7 +20,7 @@ from typing import IO, Self
 from corpus.document import Document
 from corpus.errors import BrokenDocumentError, DocumentError, DocumentTooLargeError
 from corpus.files import SourceFile, find_files, format_of
-from corpus.limits import MIB, ReadLimits
+from corpus.limits import DEFAULT_LIMITS, MIB, ReadLimits
 from corpus.readers import read_file
 from corpus.worker import decode_result, encode_source
 
@@ -123,7 +123,7 @@ class Sandbox:
     What a file does in there, hang, crash or fill the memory, ends the worker and becomes that file's error.
     """
 
-    def __init__(self, limits: ReadLimits = ReadLimits()) -> None:
+    def __init__(self, limits: ReadLimits = DEFAULT_LIMITS) -> None:
         self.limits = limits
         self._worker: _Worker | None = None
 
@@ -177,7 +177,7 @@ class Sandbox:
 
 
 def read(
-    paths: Iterable[str | os.PathLike[str]], limits: ReadLimits = ReadLimits()
+    paths: Iterable[str | os.PathLike[str]], limits: ReadLimits = DEFAULT_LIMITS
 ) -> Iterator[Document | DocumentError]:
     """Every document that `paths` name; what can't be read comes as an error in its place."""
     with Sandbox(limits) as sandbox:

@@ -17,22 +17,20 @@ def _words(text: str) -> frozenset[str]:
 
 _NEVER_LAST = _words(
     """
-    aant adm afb afd afl alg approx apr art artt assoc attn aug ave bijl bijv bijz blz br bv ca capt cat
-    cf circ cit cmdr col comdr corp dd dec dept dhr dir dist div dl dr dra drs ds ed eds eig eng eq esp
-    est etc.g evt ex excl fam feb fig figs fr geb gebr gem gen get gov gr hfst hon hoofdst hr incl ing
-    ir jan jhr jkvr jl jr jul jun kath lic ll lt luit m.a.w maj max mej mevr mgr min mld mln mr mrd mrs
-    mrt ms msgr mw nl no nos nov nr nrs oct okt ong op opm p par para penn plm plv pol pp pres prof prop
-    pt red ref rep resp rev rk sec secr sect sen sep sept ser sgt sr st stb stcrt str supt tab tel tj
-    toel trb tw vb vgl viz vlg vnl vol vols voorz vs wd weth zg zgn
+    aant adm afb afd afl alg approx artt assoc attn bijl bijv bijz blz br bv ca capt cf circ cit cmdr
+    comdr corp dd dept dhr dir dl dr dra drs ds eds eig eng esp evt excl fam figs fr geb gebr gem gr
+    hfst hoofdst hr incl ing ir jhr jkvr jl jr lic ll lt luit m.a.w maj mej mevr mgr mld mln mr mrd mrs
+    ms msgr mw nl nr nrs ong opm penn plm plv pres prof resp rk secr sen sgt sr st stb stcrt str supt
+    tel tj toel trb tw vb vgl viz vlg vnl voorz vs wd zg zgn
     """
 )
-# "No." and its like only stand before a number; as a word of its own it ends a sentence.
+# Words of their own too, or what often ends a sentence: an abbreviation only before a number.
 _BEFORE_NUMBER = _words(
     """
-    art col ed eq est ex fig jan max min mr no nos op p par pol pp pt sec sep st
+    al apr art aug cat col dec dist div ed eq est ex feb fig jan jul jun max min mrt no nos nov oct okt
+    op p par para pp prop pt ref rep rev sec sect sep sept ser tab vol vols
     """
 )
-_ALWAYS_TITLES = frozenset({"mr", "st"})
 # These may end a sentence or not; what follows tells.
 _MAY_END = frozenset({"a.m", "e.a", "e.d", "i.d", "o.i.d", "p.m"})
 _STARTERS = _words(
@@ -143,6 +141,4 @@ def _is_abbreviated(before: str, following: str) -> bool:
     if "." in word and all(len(part) <= 2 for part in word.split(".")):
         return (word[0].islower() and word not in _MAY_END) or next_word.casefold() not in _STARTERS
     lowered = word.casefold()
-    if lowered in _BEFORE_NUMBER and lowered not in _ALWAYS_TITLES:
-        return following[:1].isdigit()
-    return lowered in _NEVER_LAST
+    return lowered in _NEVER_LAST or (lowered in _BEFORE_NUMBER and following[:1].isdigit())

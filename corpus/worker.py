@@ -84,8 +84,8 @@ def decode_result(reply: dict[str, object]) -> Document | DocumentError:
     if not isinstance(parts, list):
         raise TypeError("a reply that is neither a document nor an error")
     name, source, reason = map(str, parts)
-    kinds = {kind.__name__: kind for kind in (DocumentError, *DocumentError.__subclasses__())}
-    return kinds[name](source, reason)
+    kinds = {kind.__name__: kind for kind in DocumentError.__subclasses__()}
+    return (DocumentError if name == DocumentError.__name__ else kinds[name])(source, reason)
 
 
 def _write(replies: BinaryIO, reply: dict[str, object]) -> None:
