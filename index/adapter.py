@@ -14,9 +14,7 @@ from corpus.errors import ModelError
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_LORA_NAME = re.compile(
-    r"^base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight$"
-)
+_LORA_NAME = re.compile(r"^base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight$")
 
 
 def merge_adapter(model: Any, adapter_folder: Path) -> None:
@@ -33,17 +31,13 @@ def merge_adapter(model: Any, adapter_folder: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"the adapter {path} can't be read: {error}; restore the file"
-        ) from error
+        raise ModelError(f"the adapter {path} can't be read: {error}; restore the file") from error
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for layer, sides in _by_layer(tensors, path).items():
             weight = parameters.get(f"{layer}.weight")
             if weight is None:
-                raise ModelError(
-                    f"the adapter {path} adapts {layer}, which the model doesn't have"
-                )
+                raise ModelError(f"the adapter {path} adapts {layer}, which the model doesn't have")
             product = sides["B"].float() @ sides["A"].float()
             if product.shape != weight.shape:
                 raise ModelError(
@@ -59,9 +53,7 @@ def _read_scale(path: Path) -> float:
         rank, alpha = float(config["r"]), float(config["lora_alpha"])
         rooted = bool(config.get("use_rslora", False))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{path} isn't the configuration of a LoRA adapter: {error}"
-        ) from error
+        raise ModelError(f"{path} isn't the configuration of a LoRA adapter: {error}") from error
     return alpha / rank**0.5 if rooted else alpha / rank
 
 
@@ -71,13 +63,9 @@ def _by_layer(tensors: dict[str, Any], path: Path) -> dict[str, dict[str, Any]]:
     for name, tensor in tensors.items():
         match = _LORA_NAME.match(name)
         if match is None:
-            raise ModelError(
-                f"the adapter {path} has a tensor {name!r}, which isn't one of LoRA's"
-            )
+            raise ModelError(f"the adapter {path} has a tensor {name!r}, which isn't one of LoRA's")
         layers.setdefault(match["layer"], {})[match["side"]] = tensor
     for layer, sides in layers.items():
         if set(sides) != {"A", "B"}:
-            raise ModelError(
-                f"the adapter {path} lacks one of the two matrices of {layer}"
-            )
+            raise ModelError(f"the adapter {path} lacks one of the two matrices of {layer}")
     return layers

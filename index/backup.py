@@ -55,7 +55,9 @@ def read_backup(file: Path, folder: Path, name: str) -> None:
         raise CollectionCorruptError(f"{file} is not a whole backup ({error}); use another one") from error
     except OSError as error:
         if error.errno is None:  # gzip says "not a gzipped file" without a number
-            raise CollectionCorruptError(f"{file} is not a whole backup ({error}); use another one") from error
+            raise CollectionCorruptError(
+                f"{file} is not a whole backup ({error}); use another one"
+            ) from error
         raise StorageError(f"{folder} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -86,7 +88,8 @@ def _rename_collection(database: Path, name: str) -> None:
             row = connection.execute("SELECT value FROM meta WHERE key = 'manifest'").fetchone()
             manifest = json.loads(row[0]) | {"name": name, "id": uuid.uuid4().hex}
             connection.execute(
-                "UPDATE meta SET value = ? WHERE key = 'manifest'", (json.dumps(manifest, ensure_ascii=False),)
+                "UPDATE meta SET value = ? WHERE key = 'manifest'",
+                (json.dumps(manifest, ensure_ascii=False),),
             )
         connection.execute("PRAGMA journal_mode = WAL")
     finally:

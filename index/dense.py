@@ -79,9 +79,7 @@ class DenseIndex:
         selector = None if allowed is None else faiss.IDSelectorBatch(allowed)
         parameters = None if selector is None else faiss.SearchParameters(sel=selector)
         scores, keys = self._index.search(queries, min(limit, len(self)), params=parameters)
-        return [
-            DenseHits(row[row >= 0], score[row >= 0]) for row, score in zip(keys, scores, strict=True)
-        ]
+        return [DenseHits(row[row >= 0], score[row >= 0]) for row, score in zip(keys, scores, strict=True)]
 
     def cosines(self, query: Vectors, keys: NDArray[np.int64]) -> NDArray[np.float32]:
         """The cosines of one query, shape (1, d), with the chunks of these keys; NaN for one that isn't in."""

@@ -103,16 +103,16 @@ def ingest(
 class _Ingest:
     """The state of one run; `known` is what the collection has, by document id."""
 
-    def __init__(
-        self, collection: Collection, on_event: Listener | None, originals: dict[Path, str]
-    ) -> None:
+    def __init__(self, collection: Collection, on_event: Listener | None, originals: dict[Path, str]) -> None:
         self.report = IngestReport()
         self.files_total = 0
         self._files_done = 0
         self._on_event = on_event
         self._originals = originals
         self._known = collection.sha256s()
-        self._origins = {document_id: Origin(path, digest) for document_id, path, digest in collection.origins()}
+        self._origins = {
+            document_id: Origin(path, digest) for document_id, path, digest in collection.origins()
+        }
         self._ids_by_path: dict[str, list[str]] = {}
         for document_id, origin in self._origins.items():
             self._ids_by_path.setdefault(origin.path, []).append(document_id)
@@ -210,9 +210,7 @@ class _Ingest:
 
     def _tell(self, fate: Fate, document_id: str, source: str, chunks: int = 0, reason: str = "") -> None:
         if self._on_event is not None:
-            event = IngestEvent(
-                fate, document_id, source, chunks, reason, self._files_done, self.files_total
-            )
+            event = IngestEvent(fate, document_id, source, chunks, reason, self._files_done, self.files_total)
             self._on_event(event)
 
 

@@ -299,4 +299,6 @@ def _read_stamp(folder: Path) -> _Stamp | None:
         return None
     # The name is checked, since it becomes a path.
     plain = stamp.folder.startswith("lexical-") and "/" not in stamp.folder and ".." not in stamp.folder
-    return stamp if stamp.analysis == ANALYSIS_VERSION and plain and (folder / stamp.folder).is_dir() else None
+    return (
+        stamp if stamp.analysis == ANALYSIS_VERSION and plain and (folder / stamp.folder).is_dir() else None
+    )

@@ -43,7 +43,9 @@ class Library:
         """Raises CollectionExistsError, InputError for a name that can't be one, StorageError."""
         folder = collection_folder(self.home, name)
         if (folder / DATABASE).exists():
-            raise CollectionExistsError(f"there is a collection {name!r} already; delete it or choose another name")
+            raise CollectionExistsError(
+                f"there is a collection {name!r} already; delete it or choose another name"
+            )
         return Collection.create(folder, name, self.embedder, self.chunking, self.fusion)
 
     def open(self, name: str = DEFAULT) -> Collection:

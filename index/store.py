@@ -301,7 +301,9 @@ class Store:
             return CollectionLockedError(f"another process is writing to {self.path.parent}; try again later")
         if name.startswith("SQLITE_CONSTRAINT"):
             return CollectionError(f"{self.path}: {error}")
-        reason = "can't be written" if name.startswith(("SQLITE_READONLY", "SQLITE_FULL")) else "can't be used"
+        reason = (
+            "can't be written" if name.startswith(("SQLITE_READONLY", "SQLITE_FULL")) else "can't be used"
+        )
         return StorageError(f"{self.path} {reason}: {error}; make room on the disk or check its permissions")
 
 
@@ -511,7 +513,9 @@ def _conditions(filters: Filters) -> tuple[str, list[str]]:
             parts.append(f"{column} IN (SELECT value FROM json_each(?))")
             values.append(json.dumps(sorted(wanted)))
     for key, value in filters.metadata.items():
-        parts.append("EXISTS (SELECT 1 FROM json_each(metadata) AS pair WHERE pair.key = ? AND pair.value = ?)")
+        parts.append(
+            "EXISTS (SELECT 1 FROM json_each(metadata) AS pair WHERE pair.key = ? AND pair.value = ?)"
+        )
         values += [key, value]
     return " AND ".join(parts), values
 

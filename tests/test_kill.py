@@ -1,0 +1,90 @@
+"""SIGKILL at random instants: the collection opens, answers, and has every acknowledged document."""
+
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from index_fakes import WordEmbedder
+
+from index.collection import Collection
+from index.hits import SearchMode
+
+KILLS = 30
+
+# Prints a document's id once it is acknowledged; replaces, adds and deletes as it goes.
+WRITE = """
+import sys
+from pathlib import Path
+import index.writer
+from index_fakes import WordEmbedder, document
+from index.collection import Collection
+index.writer.FLUSH_CHUNKS = 8
+round_number = int(sys.argv[2])
+with Collection.open(Path(sys.argv[1]), WordEmbedder()) as collection:
+    print("open", flush=True)
+    with collection.writing(lambda stored: print("stored", stored.document_id, flush=True)) as writer:
+        for number in range(400):
+            writer.put(document(round_number * 1000 + number, words=150))
+            if number % 25 == 24:
+                gone = f"doc/{round_number * 1000 + number - 20}"
+                print("deleting", gone, flush=True)
+                writer.delete([gone])
+"""
+
+
+def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    Collection.create(folder, "c", WordEmbedder()).close()
+    chance = random.Random(7)
+    expected: set[str] = set()
+    for round_number in range(KILLS):
+        acknowledged, deleting = run_and_kill(folder, round_number, chance.randrange(1, 150))
+        expected |= acknowledged
+        with Collection.open(folder, WordEmbedder()) as collection:
+            collection.check()
+            there = {info.id for info in collection.documents(limit=100_000)}
+            assert expected - deleting <= there, f"round {round_number}"
+            expected -= deleting - there
+            check_whole(collection)
+
+
+def run_and_kill(folder: Path, round_number: int, lines: int) -> tuple[set[str], set[str]]:
+    """Kills the writer after so many lines; returns what it acknowledged and what it may have deleted."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(folder), str(round_number)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": f"{Path.cwd()}:{Path(__file__).parent}", "PATH": "/usr/bin:/bin"},
+    )
+    assert process.stdout is not None
+    seen = [line for _, line in zip(range(lines), process.stdout, strict=False)]
+    process.send_signal(signal.SIGKILL)
+    seen += process.communicate()[0].splitlines(keepends=True)
+    assert seen[:1] == ["open\n"]
+    words = [line.split() for line in seen if line.endswith("\n") and " " in line]
+    return (
+        {word[1] for word in words if word[0] == "stored"},
+        {word[1] for word in words if word[0] == "deleting"},
+    )
+
+
+def check_whole(collection: Collection) -> None:
+    """Both indexes have exactly the store's chunks, and every document has all of its own."""
+    with collection._store.reading() as transaction:
+        count = transaction.chunk_count()
+        keys = np.concatenate([keys for keys, _ in transaction.vectors_after(0)] or [np.empty(0, np.int64)])
+        chunks = transaction.chunks_by_key(keys.tolist())
+        assert len(chunks) == count == len(collection._dense)
+        rows = transaction._connection.execute(
+            "SELECT chunk_count, (SELECT count(*) FROM chunks WHERE document_key = documents.key) FROM documents"
+        )
+        assert all(said == found for said, found in rows)
+    if count:
+        some = next(iter(chunks.values()))
+        number = some.document_id.removeprefix("doc/")
+        worded = collection.search(f"nummer{number}", 3, SearchMode.LEXICAL)
+        assert worded[0].chunk.document_id == some.document_id
+        assert len(collection.search("water kaas", 10)) == min(10, count)
