@@ -24,7 +24,8 @@ _MAGIC = {
     b"{\\rtf": "an RTF file",
 }
 _SAMPLE_BYTES = 1 << 16
-_TEXT_CONTROLS = frozenset(b"\t\n\r\x0b\x0c\x1b\x1a")
+_CONTROLS = frozenset(range(1, 32)) - frozenset(b"\t\n\r\x0b\x0c\x1b\x1a")
+_NOT_WINDOWS_1252 = frozenset((0x7F, 0x81, 0x8D, 0x8F, 0x90, 0x9D))
 _MAX_CONTROL_SHARE = 0.05
 
 
@@ -47,9 +48,9 @@ def decode_text(data: bytes, source: str) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        _refuse_binary(data, source, range(0x7F, 0xA0))
+        _refuse_binary(data, source, _NOT_WINDOWS_1252)
         return _decode_damaged(data)
-    _refuse_binary(data, source, range(0x7F, 0x80))
+    _refuse_binary(data, source, frozenset((0x7F,)))
     return text
 
 
@@ -64,11 +65,10 @@ def _utf16_without_mark(sample: bytes) -> str | None:
     return "utf-16-be" if odd <= half * 0.02 and even >= half * 0.7 else None
 
 
-def _refuse_binary(data: bytes, source: str, high_controls: range) -> None:
+def _refuse_binary(data: bytes, source: str, more_controls: frozenset[int]) -> None:
     """NUL bytes are left out of the count unless they are many: some programs pad texts with them."""
     sample = data[:_SAMPLE_BYTES]
-    low_controls = set(range(1, 32)) - _TEXT_CONTROLS
-    controls = sum(sample.count(byte) for byte in low_controls | set(high_controls))
+    controls = sum(sample.count(byte) for byte in _CONTROLS | more_controls)
     if controls > len(sample) * _MAX_CONTROL_SHARE or sample.count(0) > len(sample) * 0.3:
         raise BrokenDocumentError(
             source, "this is binary data, not text; if it is a document, convert it first"

@@ -32,7 +32,7 @@ _REPLACED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"</?(?:p|div|tr|table|ul|ol|section|article|details|blockquote)(?:\s[^<>]*)?>", re.I), "\n"),
     (re.compile(rf"</?{_TAG}>", re.I), ""),
     (re.compile(r"<((?:https?://|mailto:)[^\s<>]+|[^\s<>@]+@[^\s<>@]+)>"), r"\1"),
-    (re.compile(r"!\[([^\]\n]*)\]\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)"), r"\1"),
+    (re.compile(r"!\[([^\]\n]{0,500})\]\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)"), r"\1"),
     # A link within the same site leads nowhere from here; its words stay. A full address stays whole.
     (
         re.compile(r"\[([^\[\]\n]+)\]\((?!<?(?:https?:|mailto:|tel:))[^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)"),

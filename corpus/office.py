@@ -20,6 +20,8 @@ _BLOCK_BYTES = 1 << 16
 _NOT_TITLES = frozenset(
     ("", "powerpoint presentation", "powerpoint-presentatie", "word document", "untitled")
 )
+# What the libraries raise where a part is missing or isn't what it should be.
+_DAMAGE = (LookupError, ValueError, TypeError, AttributeError, AssertionError, OSError)
 _DEFAULT_SHEET = re.compile(r"(?:sheet|blad)\d*", re.I)
 _HEADING_STYLE = re.compile(r"(?:heading|kop|titel|title|subtitle|ondertitel)\s*(\d?)$", re.I)
 _LIST_STYLE = re.compile(r"list|lijst|opsomming|bullet", re.I)
@@ -37,7 +39,7 @@ def read_docx(data: bytes, source: str, limits: ReadLimits) -> Text:
         document = docx.Document(io.BytesIO(data))
         blocks = list(_docx_blocks(document.element.body, document))
         title = document.core_properties.title
-    except (KeyError, ValueError, AttributeError, etree.LxmlError, docx.exceptions.PythonDocxError) as error:
+    except (*_DAMAGE, etree.LxmlError, docx.exceptions.PythonDocxError) as error:
         raise _damaged(source, "Word document", error) from error
     return _text_of(blocks, title)
 
@@ -51,7 +53,7 @@ def read_odt(data: bytes, source: str, limits: ReadLimits) -> Text:
     _check_archive(data, source, limits)
     try:
         document = load(io.BytesIO(data))
-    except (KeyError, ValueError, AttributeError, AssertionError, SAXException) as error:
+    except (*_DAMAGE, SAXException) as error:
         raise _damaged(source, "OpenDocument text", error) from error
     titles = [_odt_text(node) for node in document.meta.childNodes if node.qname[1] == "title"]
     return _text_of(list(_odt_blocks(document.text)), " ".join(titles))
@@ -67,7 +69,7 @@ def read_pptx(data: bytes, source: str, limits: ReadLimits) -> Text:
         presentation = pptx.Presentation(io.BytesIO(data))
         blocks = [block for slide in presentation.slides for block in _slide_blocks(slide)]
         title = presentation.core_properties.title
-    except (KeyError, ValueError, AttributeError, etree.LxmlError, pptx.exc.PythonPptxError) as error:
+    except (*_DAMAGE, etree.LxmlError, pptx.exc.PythonPptxError) as error:
         raise _damaged(source, "presentation", error) from error
     return _text_of(blocks, title)
 
@@ -93,9 +95,7 @@ def read_xlsx(data: bytes, source: str, limits: ReadLimits) -> Text:
                     reason = f"more than {limits.max_text_chars:,} characters of text (max_text_chars)"
                     raise DocumentTooLargeError(source, f"{reason}; split the file or raise the limit")
         title = workbook.properties.title
-    except (KeyError, ValueError, TypeError, AttributeError, SyntaxError) as error:
-        raise _damaged(source, "workbook", error) from error
-    except (InvalidFileException, DefusedXmlException) as error:
+    except (*_DAMAGE, SyntaxError, InvalidFileException, DefusedXmlException) as error:
         raise _damaged(source, "workbook", error) from error
     return _text_of(blocks, title)
 

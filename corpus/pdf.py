@@ -23,6 +23,7 @@ _LINE = re.compile("[^\r\n\x02\ufffe]+")
 # PDFium marks a hyphen at a line's end so, whether it splits a word or belongs to it.
 _HYPHENS = "\x02\ufffe"
 _BULLET = re.compile(r"(?:[-–•‣▪◦*·]|\(?(?:\d{1,3}|[a-z])[.)])\s")
+_PAGE_NUMBER = re.compile(r"^\d+(?=\s|$)|(?<!\S)\d+(?:\s*(?:/|van|of)\s*\d+)?$")
 _ROW = re.compile(r"\s[€$+-]?\d[\d.,]*%?$")
 _FILE_NAME = re.compile(r"\.(?:docx?|pptx?|pdf|indd|qxd|rtf)$", re.I)
 _NO_TITLES = frozenset(("", "none", "untitled", "document", "naamloos", "geen titel"))
@@ -126,27 +127,26 @@ def _box(page: "PdfTextPage", first: int, last: int) -> tuple[float, float, floa
 
 
 def _without_running_lines(pages: Sequence[list[_Line]]) -> list[list[_Line]]:
-    """Drops lines at a page's edges that stand, but for their numbers, at the edges of most pages."""
-    edges = [
-        {_without_digits(line) for line in (*page[:_EDGE_LINES], *page[-_EDGE_LINES:])} for page in pages
-    ]
-    counts = Counter(text for edge in edges for text in edge)
-    running = {text for text, count in counts.items() if count >= 2 and count >= 0.6 * len(pages)}
+    """Drops lines at a page's edges that stand at the same height, but for a number, on most pages."""
+    edges = [{_place(line) for line in (*page[:_EDGE_LINES], *page[-_EDGE_LINES:])} for page in pages]
+    counts = Counter(place for edge in edges for place in edge)
+    running = {place for place, count in counts.items() if count >= 2 and count >= 0.6 * len(pages)}
     return [_without_edges(page, running) for page in pages]
 
 
-def _without_edges(page: list[_Line], running: set[str]) -> list[_Line]:
+def _without_edges(page: list[_Line], running: set[tuple[str, int]]) -> list[_Line]:
     """A page of a few lines is left alone: they are its text."""
     if len(page) <= 2 * _EDGE_LINES:
         return page
     middle = page[_EDGE_LINES:-_EDGE_LINES]
-    head = [line for line in page[:_EDGE_LINES] if _without_digits(line) not in running]
-    foot = [line for line in page[-_EDGE_LINES:] if _without_digits(line) not in running]
+    head = [line for line in page[:_EDGE_LINES] if _place(line) not in running]
+    foot = [line for line in page[-_EDGE_LINES:] if _place(line) not in running]
     return [*head, *middle, *foot]
 
 
-def _without_digits(line: _Line) -> str:
-    return re.sub(r"\d+", "#", line.text)
+def _place(line: _Line) -> tuple[str, int]:
+    """What is the same of a running line on every page: its words without the page's number, its height."""
+    return _PAGE_NUMBER.sub("#", line.text), round(line.bottom / 3)
 
 
 def _paragraphs(lines: list[_Line]) -> str:

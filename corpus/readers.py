@@ -133,13 +133,15 @@ def _too_large(source: str, size: int, limit: int, setting: str) -> DocumentTooL
 def _read_records(source: SourceFile, limits: ReadLimits) -> Iterator[Document | DocumentError]:
     """A line a document, streamed. A wrong line is an error of its own."""
     seen: set[str] = set()
-    number = 0
+    is_empty = True
     with closing(_record_lines(source, limits)) as lines:
         for number, line in lines:
             where = f"{source.source}, line {number}"
             if isinstance(line, DocumentError):
+                is_empty = False
                 yield line
             elif line.strip(b" \t\r\n\0\xef\xbb\xbf"):
+                is_empty = False
                 try:
                     document = _record(line, where, f"{source.id}:{number}", limits)
                     if document.id in seen:
@@ -149,8 +151,8 @@ def _read_records(source: SourceFile, limits: ReadLimits) -> Iterator[Document |
                 else:
                     seen.add(document.id)
                     yield document
-    if not number:
-        raise EmptyDocumentError(source.source, "there are no lines in it")
+    if is_empty:
+        raise EmptyDocumentError(source.source, "there are no records in it")
 
 
 def _record_lines(source: SourceFile, limits: ReadLimits) -> Generator[tuple[int, bytes | DocumentError]]:

@@ -127,6 +127,8 @@ def _opening(tag: object) -> str:
 def _closing(tag: object) -> str:
     if not isinstance(tag, str):
         return ""
+    if tag == "tr":
+        return " |"
     return "\n\n" if tag in _BLOCKS or re.fullmatch(r"h[1-6]", tag) else ""
 
 
