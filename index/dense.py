@@ -57,7 +57,7 @@ class DenseIndex:
             return False
         removed = transaction.removed_since(self.generation) if self.generation >= 0 else []
         if removed:
-            self._index.remove_ids(np.array(removed, np.int64))
+            self._index.remove_ids(np.array(removed, np.int64))  # type: ignore[arg-type]
         for keys, vectors in transaction.vectors_after(self.last_key):
             self._index.add_with_ids(vectors.astype(np.float32), keys)
         self.last_key = transaction.last_key()
@@ -77,7 +77,7 @@ class DenseIndex:
         if not len(self):
             return [DenseHits(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         selector = None if allowed is None else faiss.IDSelectorBatch(allowed)
-        parameters = None if selector is None else faiss.SearchParameters(sel=selector)
+        parameters = None if selector is None else faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         scores, keys = self._index.search(queries, min(limit, len(self)), params=parameters)
         return [DenseHits(row[row >= 0], score[row >= 0]) for row, score in zip(keys, scores, strict=True)]
 
@@ -129,7 +129,7 @@ class DenseIndex:
             loaded = faiss.read_index(str(folder / SNAPSHOT))
             fits = (stamp["model"], stamp["count"]) == (model_sha256, loaded.ntotal)
             if fits and loaded.d == dimension:
-                index._index = loaded
+                index._index = loaded  # type: ignore[assignment]
                 index.generation, index.last_key = int(stamp["generation"]), int(stamp["last_key"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             # Derived data: whatever is wrong with it, SQLite has the truth and the index is built from that.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAGIC = b"E5S1"
 FLOAT32 = 0
 BLOCK_BYTES = 18
+METASPACE = "▁"
 
 LAYER_PARTS = {
     "q": "attention.self.query",
@@ -136,13 +137,12 @@ class PackedModel:
 def _tokenizer(model: PackedModel) -> "Tokenizer":
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    metaspace = {"replacement": "▁", "prepend_scheme": "always"}
     tokenizer = Tokenizer(models.Unigram(model.pieces, unk_id=model.unk, byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(**metaspace, split=True)
-    tokenizer.decoder = decoders.Metaspace(**metaspace)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(METASPACE, "always", split=True)
+    tokenizer.decoder = decoders.Metaspace(METASPACE, "always")
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",
@@ -175,11 +175,12 @@ def write_sentence_transformer(packed: bytes, folder: Path) -> None:
         bert = BertModel(config, add_pooling_layer=False)
     shapes = {name: parameter.shape for name, parameter in bert.state_dict().items()}
     state = {name: tensor.reshape(shapes[name]).half() for name, tensor in model.state().items()}
-    bert = BertModel(config, add_pooling_layer=False).half()
+    bert = BertModel(config, add_pooling_layer=False)
+    bert.to(dtype=torch.float16)  # type: ignore[arg-type]
     bert.load_state_dict(state)
     bare = folder / "bare"
     bert.save_pretrained(bare)
-    PreTrainedTokenizerFast(
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=_tokenizer(model),
         bos_token="<s>",
         eos_token="</s>",

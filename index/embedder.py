@@ -123,22 +123,64 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     return batches
 
 
+class LazyEmbedder:
+    """A model whose spec is known beforehand and that is loaded when something is first embedded or counted.
+
+    Listing, deleting, backing up and searching by words then cost no loading.
+    """
+
+    def __init__(self, spec: EmbedderSpec, load: Callable[[], SentenceTransformerEmbedder]) -> None:
+        self.spec = spec
+        self._load = load
+        self._loaded: SentenceTransformerEmbedder | None = None
+        self._lock = threading.Lock()
+
+    def load(self) -> SentenceTransformerEmbedder:
+        """The model itself; raises ModelError where it isn't what its spec says."""
+        with self._lock:
+            if self._loaded is None:
+                loaded = self._load()
+                if loaded.spec != self.spec:
+                    raise ModelError(f"the embedding model is {loaded.spec} instead of {self.spec}")
+                self._loaded = loaded
+            return self._loaded
+
+    def embed_queries(self, questions: Sequence[str]) -> Vectors:
+        """See `Embedder`."""
+        return self.load().embed_queries(questions)
+
+    def embed_passages(
+        self, passages: Sequence[str], on_progress: Callable[[int], None] | None = None
+    ) -> Vectors:
+        """See `Embedder`."""
+        return self.load().embed_passages(passages, on_progress)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """See `Embedder`."""
+        return self.load().count_tokens(texts)
+
+
 def load_embedder(
     name: str,
     home: Path,
     *,
     threads: int | None = None,
     on_progress: Callable[[str, float], None] | None = None,
-) -> SentenceTransformerEmbedder:
-    """Loads "bundled", a folder, or a hub name that is in the local cache.
+) -> Embedder:
+    """ "bundled", which is loaded when it is first used, or a folder or hub name in the local cache.
 
     Raises ModelError where it can't be loaded or isn't a sentence-transformers model.
     """
     from index.weights import EMBEDDER, ensure_embedder
 
     if name == "bundled":
-        folder = ensure_embedder(home, on_progress)
-        return _load(str(folder), EMBEDDER.title, EMBEDDER.source.sha256, threads)
+        sha256 = EMBEDDER.source.sha256
+        spec = EmbedderSpec(EMBEDDER.title, sha256, 384, 512, "query: ", "passage: ", "mean")
+
+        def load() -> SentenceTransformerEmbedder:
+            return _load(str(ensure_embedder(home, on_progress)), EMBEDDER.title, sha256, threads)
+
+        return LazyEmbedder(spec, load)
     folder = Path(name).expanduser()
     return _load(str(folder) if folder.is_dir() else name, name, None, threads)
 
@@ -153,8 +195,8 @@ def _load(path: str, model_id: str, sha256: str | None, threads: int | None) -> 
         # Each brings an OpenMP of its own, and both take all cores unless told.
         torch.set_num_threads(threads)
         faiss.omp_set_num_threads(threads)
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model = SentenceTransformer(path, device="cpu", model_kwargs={"dtype": compute_dtype()})
     except (OSError, ValueError, ImportError, KeyError) as error:
@@ -168,8 +210,8 @@ def _load(path: str, model_id: str, sha256: str | None, threads: int | None) -> 
         sha256=sha256 or _weights_sha256(model),
         dimension=int(model.get_embedding_dimension() or 0),
         max_tokens=int(model.max_seq_length or 512),
-        query_prefix=prompts.get("query", ""),
-        passage_prefix=prompts.get("document") or prompts.get("passage", ""),
+        query_prefix=prompts.get("query") or "",
+        passage_prefix=prompts.get("document") or prompts.get("passage") or "",
         pooling=_pooling(model),
     )
     return SentenceTransformerEmbedder(model, spec)

@@ -7,7 +7,8 @@ the score, and words add to it by how much of the question's weight in words the
     score = cosine + weight * coverage
 
 Coverage is absolute (see `index.lexical`), so that a question whose words aren't in the collection gets next
-to nothing from the lexical side, whichever chunk is first there. See `docs/retrieval.md` for how the constants were chosen.
+to nothing from the lexical side, whichever chunk is first there. `docs/retrieval.md` says how the weight was
+chosen.
 """
 
 from dataclasses import dataclass

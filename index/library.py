@@ -15,10 +15,11 @@ from corpus.errors import (
     InputError,
     StorageError,
 )
-from index.collection import DATABASE, Collection
+from index.collection import DATABASE, Collection, Manifest
 from index.embedder import Embedder
 from index.fusion import FusionConfig
 from index.locking import WriteLock
+from index.store import Store, StoreCounts
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """What a collection may be called: it becomes a folder's name, on any file system."""
@@ -104,6 +105,19 @@ def collection_names(home: Path) -> list[str]:
         for folder in root.iterdir()
         if NAME.fullmatch(folder.name) and (folder / DATABASE).is_file()
     )
+
+
+def collection_summary(home: Path, name: str) -> tuple[Manifest, StoreCounts]:
+    """What a collection is bound to and how much is in it, without opening its indexes or a model."""
+    folder = collection_folder(home, name)
+    if not (folder / DATABASE).is_file():
+        raise CollectionNotFoundError(f"there is no collection {name!r}")
+    store = Store.open(folder / DATABASE)
+    try:
+        with store.reading() as transaction:
+            return Manifest.from_json(transaction.meta("manifest")), transaction.counts()
+    finally:
+        store.close()
 
 
 def delete_collection(home: Path, name: str) -> None:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -392,7 +393,9 @@ class Transaction:
         ).fetchone()
         if row is None:
             raise DocumentNotFoundError(f"there is no document {document_id!r} in this collection")
-        return Document(*row[:5], json.loads(row[5]), row[6], tuple(json.loads(row[7])))
+        document_id, title, language, text, source, metadata, sha256, page_starts = row
+        pages = tuple(json.loads(page_starts))
+        return Document(document_id, title, language, text, source, json.loads(metadata), sha256, pages)
 
     def original(self, document_id: str) -> Original:
         """The file that was uploaded; raises DocumentNotFoundError where none is kept."""
@@ -412,7 +415,7 @@ class Transaction:
             "WHERE ?3 = '' OR instr(lower(id), ?3) OR instr(lower(title), ?3) ORDER BY id LIMIT ?1 OFFSET ?2",
             (limit, offset, contains.lower()),
         )
-        return [DocumentInfo(*row[:4], json.loads(row[4]), *row[5:]) for row in rows]
+        return [_info(row) for row in rows]
 
     def counts(self) -> StoreCounts:
         languages = dict(
@@ -518,6 +521,11 @@ def _conditions(filters: Filters) -> tuple[str, list[str]]:
         )
         values += [key, value]
     return " AND ".join(parts), values
+
+
+def _info(row: tuple[Any, ...]) -> DocumentInfo:
+    document_id, title, language, source, metadata, *others = row
+    return DocumentInfo(document_id, title, language, source, json.loads(metadata), *others)
 
 
 def _chunk(document_id: str, ordinal: int, start: int, end: int, text: str, heading: str) -> Chunk:

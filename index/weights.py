@@ -241,7 +241,7 @@ def _build_generator(data: bytes, folder: Path, adapter: Path | None, step: Mode
         for name in ("reader.json", "GEMMA_TERMS.html", "NOTICE.md"):
             shutil.copyfile(adapter / name, folder / name)
     config.dtype = torch.bfloat16
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
     model.load_state_dict(loaded.state_dict())
     model.tie_weights()
     step(f"saving {GENERATOR.title}", 0.6)
