@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from corpus.document import Chunk, Document
+from corpus.markdown import FRONT_MATTER
 from corpus.segmenting import Span, sentences
 
 __all__ = ["ChunkingConfig", "CountTokens", "sentences", "split"]
@@ -20,9 +21,6 @@ CountTokens = Callable[[Sequence[str]], list[int]]
 
 HEADING_SEPARATOR = " › "
 _SEPARATORS = ["\n", "; ", ": ", ", ", " ", ""]
-_FRONT_MATTER = re.compile(
-    r"\A---[ \t]*\n(?=[^\n]*:)(?:(?!---|\.\.\.)[^\n]*\n){1,5000}?(?:---|\.\.\.)[ \t]*(?=\n|\Z)"
-)
 # Possessive, so that no line can make it slow.
 _WORDLESS = re.compile(r"\s*+(?:(?:</?[a-zA-Z][^<>]*+>|\{%[^%]*+%\}|\{\{[^{}]*+\}\}|[-*_=]{3,}+)\s*+)*+$")
 _HEADING = re.compile(r" {0,3}(?:(#{1,6})[ \t]+|(#{2,6})(?=[^\s#!]))(.*\S)")
@@ -118,7 +116,7 @@ def _sections(text: str, title: str) -> list[_Section]:
 
 def _masked(text: str) -> str:
     """The same text with spaces for front matter and HTML comments; every offset stays."""
-    front = _FRONT_MATTER.match(text)
+    front = FRONT_MATTER.match(text)
     spans = [front.span()] if front else []
     start = text.find("<!--")
     while start >= 0 and (end := text.find("-->", start)) >= 0:
@@ -177,7 +175,7 @@ def _heading(line: str, following: list[str], starts_block: bool) -> tuple[int, 
 
 
 def _heading_text(line: str) -> str:
-    return " ".join(_HEADING_MARKUP.sub("", line).split())
+    return " ".join(_HEADING_MARKUP.sub("", line).split()).rstrip(":").rstrip()
 
 
 def _names(path: list[tuple[int, str]], title: str) -> tuple[str, ...]:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 from corpus.normalising import one_line, tidy
 
-_FRONT_MATTER = re.compile(
-    r"\A\s*---[ \t]*\n(?=(?:[ \t]*\n|#[^\n]*\n)*[^\n]*:)(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S
+FRONT_MATTER = re.compile(
+    r"\A\s*---[ \t]*\n(?=(?:[ \t]*\n|#[^\n]*\n)*+[\w\"' .-]{1,60}:\s)(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)",
+    re.S,
 )
+"""YAML at the top of a text, with the fields as its first group."""
+
 _TITLE = re.compile(r"^title:[ \t]*(?P<quote>[\"']?)(?P<title>[^\n]*?)(?P=quote)[ \t]*$", re.M)
 _FENCE = re.compile(r"[ \t]{0,6}(```+|~~~+)")
 _CODE_SPAN = re.compile(r"(`+[^`\n]+`+)")
@@ -63,7 +66,7 @@ def clean_markdown(text: str) -> tuple[str, str]:
     Words are kept, whatever they stand in; front matter is dropped except for its title.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    front = _FRONT_MATTER.match(text)
+    front = FRONT_MATTER.match(text)
     body = text[front.end() :] if front else text
     cleaned = tidy("".join(block if is_code else _clean_prose(block) for block, is_code in _blocks(body)))
     return cleaned, (title_of(front.group()) if front else "") or first_heading(cleaned)
@@ -71,7 +74,7 @@ def clean_markdown(text: str) -> tuple[str, str]:
 
 def title_of(text: str) -> str:
     """The title that front matter gives, else the first heading; "" where there is neither."""
-    front = _FRONT_MATTER.match(text)
+    front = FRONT_MATTER.match(text)
     found = _TITLE.search(front.group(1)) if front else None
     # A title that runs on over the next lines is marked so and left alone.
     title = one_line(found.group("title")) if found and found.group("title")[:1] not in (">", "|") else ""

@@ -24,6 +24,7 @@ _LINE = re.compile("[^\r\n\x02\ufffe]+")
 _HYPHENS = "\x02\ufffe"
 _BULLET = re.compile(r"(?:[-–•‣▪◦*·]|\(?(?:\d{1,3}|[a-z])[.)])\s")
 _PAGE_NUMBER = re.compile(r"^\d+(?=\s|$)|(?<!\S)\d+(?:\s*(?:/|van|of)\s*\d+)?$")
+_CLOSING = re.compile(r"[.,;:!?)\]»”](?:\s|$)")
 _ROW = re.compile(r"\s[€$+-]?\d[\d.,]*%?$")
 _FILE_NAME = re.compile(r"\.(?:docx?|pptx?|pdf|indd|qxd|rtf)$", re.I)
 _NO_TITLES = frozenset(("", "none", "untitled", "document", "naamloos", "geen titel"))
@@ -171,6 +172,9 @@ def _separator(lines: Sequence[_Line], index: int, pitch: float) -> str:
     line, following = lines[index], lines[index + 1]
     if line.is_hyphenated:
         return _hyphen(line.text, following.text)
+    if _CLOSING.match(following.text):
+        # A footnote's number, raised, has torn a full stop from its sentence.
+        return ""
     step = line.bottom - following.bottom
     goes_on = following.text[0].islower() and not _SENTENCE_END.search(line.text)
     if _ROW.search(line.text) and _ROW.search(following.text) and not goes_on:

@@ -52,7 +52,17 @@ def test_a_level_that_comes_back_ends_the_deeper_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "heading", ["## Kop", "##Kop", "## Kop ##", "## **Kop**", "## [Kop](x.md)", "## Kop {#anker}", "Kop\n---"]
+    "heading",
+    [
+        "## Kop",
+        "##Kop",
+        "## Kop ##",
+        "## **Kop**",
+        "## [Kop](x.md)",
+        "## Kop {#anker}",
+        "## Kop:",
+        "Kop\n---",
+    ],
 )
 def test_ways_to_write_a_heading(heading: str) -> None:
     (chunk,) = chunks_of(f"{heading}\n\n{words(9)}\n")
@@ -85,6 +95,15 @@ def test_paragraphs_stay_whole_where_they_can() -> None:
     assert [chunk.text for chunk in chunks_of("\n\n".join(paragraphs))] == paragraphs
 
 
+@pytest.mark.parametrize("sizes", [(2, 3), (3, 2)])
+def test_a_cut_between_paragraphs_is_better_than_one_inside(sizes: tuple[int, int]) -> None:
+    paragraphs = [
+        " ".join(f"Zin {words(4, f'{stem}{number}')}." for number in range(size))
+        for stem, size in zip("ab", sizes, strict=True)
+    ]
+    assert [chunk.text for chunk in chunks_of("\n\n".join(paragraphs))] == paragraphs
+
+
 def test_a_leftover_is_shared_out() -> None:
     text = " ".join(f"Zin {words(3, stem)} einde." for stem in "abcd")
     sizes = [count_words([chunk.text])[0] for chunk in chunks_of(text)]
@@ -99,7 +118,7 @@ def test_a_line_that_announces_a_list_stays_with_it() -> None:
 
 def test_front_matter_comments_and_bare_markup_are_left_out() -> None:
     text = (
-        "---\ntitle: Iets\ntags:\n- a\n---\n\n<!-- niet\ntonen -->\n\n<div class='x'>\n\n"
+        "---\n# het opschrift\ntitle: Iets\ntags:\n- a\n---\n\n<!-- niet\ntonen -->\n\n<div class='x'>\n\n"
         "Dit is de tekst zelf.\n\n</div>\n\n{% include voet.html %}\n\n---\n"
     )
     (chunk,) = chunks_of(text)
