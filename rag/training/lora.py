@@ -1,0 +1,157 @@
+"""The base model with a LoRA adapter, its loss on a pack, and the optimiser's float32 copies."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag.training.packing import Pack, PackTensors, to_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class LoraShape:
+    """Rank and scale of the adapter on every linear layer; `alpha / rank` scales its product."""
+
+    rank: int = 32
+    alpha: int = 64
+
+
+def load_trainable(base: Path, shape: LoraShape, seed: int) -> Any:
+    """The base model in bfloat16 with a fresh adapter, only the adapter trainable."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, attn_implementation="sdpa")
+    config = LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config, autocast_adapter_dtype=False)
+
+
+def target_logits(
+    model: Any, tensors: PackTensors, vocabulary: "torch.Tensor | None" = None
+) -> "torch.Tensor":
+    """Float32 logits at the target rows: (N, vocab_size), or (N, len(vocabulary)) for those ids alone.
+
+    Only rows with a label reach the output layer, gathered first: a product over a strided slice of the
+    hidden states costs several times as much.
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = causal.model(
+        input_ids=tensors.input_ids,
+        position_ids=tensors.position_ids,
+        attention_mask=tensors.masks,
+        use_cache=False,
+    ).last_hidden_state[0]
+    rows = hidden[tensors.rows].contiguous()
+    weight = causal.lm_head.weight
+    if vocabulary is not None:
+        weight = weight[vocabulary]
+    return (rows @ weight.T).float()
+
+
+class Vocabulary:
+    """A random part of the vocabulary for the softmax of one step, always with the tokens in play.
+
+    Gemma's 262,144 rows make the output layer a quarter of a step. Tokens that stand in the pack are always
+    there, so that copying is learnt against every token that could be copied; the rest is redrawn.
+    """
+
+    def __init__(self, size: int, drawn: int, seed: int) -> None:
+        import torch
+
+        self._size, self._drawn = size, drawn
+        self._generator = torch.Generator().manual_seed(seed)
+        self._base = self._draw()
+        self._uses = 0
+
+    def _draw(self) -> "torch.Tensor":
+        import torch
+
+        return torch.randperm(self._size, generator=self._generator)[: self._drawn]
+
+    def around(self, tensors: PackTensors) -> "tuple[torch.Tensor, torch.Tensor]":
+        """Sorted token ids for this pack, always as many, and the labels as places among them."""
+        import torch
+
+        self._uses += 1
+        if self._uses % 20 == 0:
+            self._base = self._draw()
+        needed = torch.unique(torch.cat([tensors.labels, tensors.input_ids[0]]))
+        others = self._base[~torch.isin(self._base, needed)][: self._drawn - len(needed)]
+        ids = torch.cat([needed, others]).sort().values
+        return ids, torch.searchsorted(ids, tensors.labels)
+
+
+def pack_loss(model: Any, packed: Pack, window: int, vocabulary: Vocabulary) -> "torch.Tensor":
+    """Weighted cross-entropy of a pack's targets."""
+    import torch
+
+    tensors = to_tensors(packed, window)
+    ids, labels = vocabulary.around(tensors)
+    losses = torch.nn.functional.cross_entropy(target_logits(model, tensors, ids), labels, reduction="none")
+    return (losses * tensors.weights).sum()
+
+
+class MasterAdamW:
+    """AdamW on float32 copies of bfloat16 parameters: small updates would round away in bfloat16."""
+
+    def __init__(self, parameters: Iterator["torch.nn.Parameter"], weight_decay: float = 0.0) -> None:
+        import torch
+
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.masters = [torch.nn.Parameter(parameter.detach().float()) for parameter in self.parameters]
+        self.optimizer = torch.optim.AdamW(self.masters, lr=1.0, betas=(0.9, 0.98), weight_decay=weight_decay)
+
+    def step(self, learning_rate: float, scale: float, max_norm: float = 1.0) -> float:
+        """One update from the summed gradients times `scale`; returns their norm before clipping."""
+        import torch
+
+        for master, parameter in zip(self.masters, self.parameters, strict=True):
+            if parameter.grad is not None:
+                master.grad = parameter.grad.float() * scale
+                parameter.grad = None
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, max_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.publish()
+        return float(norm)
+
+    def publish(self) -> None:
+        """Rounds the float32 copies into the model."""
+        import torch
+
+        with torch.no_grad():
+            for master, parameter in zip(self.masters, self.parameters, strict=True):
+                parameter.copy_(master)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "masters": [m.detach() for m in self.masters],
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        import torch
+
+        with torch.no_grad():
+            for master, saved in zip(self.masters, state["masters"], strict=True):
+                master.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.publish()
+
+
+def adapter_tensors(model: Any) -> "dict[str, torch.Tensor]":
+    """The adapter's tensors by peft's own names."""
+    from peft import get_peft_model_state_dict
+
+    return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
