@@ -25,7 +25,7 @@ from rag.answers import Passage, Style
 from rag.prompts import MarkerTokens, Prompt, TokenCodec, as_data, fit_passages
 from rag.reading import Claim, ReadRequest
 
-FORMAT_NAME = "reader"
+FORMAT_NAME = "citing-first"
 ABSTAIN_TOKEN = "∅"
 MAX_PASSAGES = 9
 """A passage's number is one digit, and so one token."""
