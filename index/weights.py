@@ -94,7 +94,7 @@ def ensure_embedder(home: Path, on_progress: ModelProgress | None = None) -> Pat
 
     Raises ModelError where the package is missing or damaged, StorageError where the disk is full.
     """
-    return _ensure(home, EMBEDDER, _build_embedder, "", on_progress)
+    return materialise(home, EMBEDDER, _build_embedder, "", on_progress)
 
 
 def ensure_generator(
@@ -110,7 +110,7 @@ def ensure_generator(
     def build(data: bytes, folder: Path, step: ModelProgress) -> None:
         _build_generator(data, folder, adapter, step)
 
-    return _ensure(home, GENERATOR, build, key, on_progress)
+    return materialise(home, GENERATOR, build, key, on_progress)
 
 
 def model_status(home: Path, adapter: Path | None = None) -> list[ModelStatus]:
@@ -152,13 +152,17 @@ def _target(home: Path, model: BundledModel, key: str) -> Path:
     return home / "models" / f"{model.name}-{digest[:12]}"
 
 
-def _ensure(
+def materialise(
     home: Path,
     model: BundledModel,
     build: Callable[[bytes, Path, ModelProgress], None],
     key: str,
     on_progress: ModelProgress | None,
 ) -> Path:
+    """The folder of a bundled model; `build(data, folder, step)` makes its files where it isn't there yet.
+
+    `key` names what else goes into it besides the package's bytes.
+    """
     folder = _target(home, model, key)
     if _is_whole(folder):
         return folder
