@@ -1,0 +1,305 @@
+"""The decoding loop against transformers' own, on a tiny random model and on the bundled one."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import WordCodec, passages_of
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+
+from corpus.errors import ModelError
+from rag.answers import Style
+from rag.calibration import Calibration
+from rag.generator import CausalReader, ReaderLimits, computes_in_bfloat16, load_reader_folder
+from rag.prompts import Prompt
+from rag.reading import Claim, ReadRequest
+
+VOCABULARY = 200
+WINDOW = 16
+ABSTAIN = 7
+
+
+def tiny_model(kind: str = "gemma3") -> Any:
+    """Two layers of random weights; Gemma's first has a sliding window of 16 tokens."""
+    torch.manual_seed(0)
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "initializer_range": 0.6,
+        "eos_token_id": 1,
+    }
+    if kind == "llama":
+        return LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+    layers = ["sliding_attention", "full_attention"]
+    config = Gemma3TextConfig(**sizes, head_dim=16, sliding_window=WINDOW, layer_types=layers)
+    return Gemma3ForCausalLM(config).eval()
+
+
+class RawFormat:
+    """The question's numbers are the prompt; what is written is the one claim, as numbers."""
+
+    name = "raw"
+
+    def __init__(
+        self, allowed: Sequence[int] | None = None, stop: int = 1, abstain: int | None = None, fixed: int = 0
+    ) -> None:
+        self._allowed, self._stop, self._fixed = allowed, stop, fixed
+        self.abstain_token_id = abstain
+
+    def render(self, request: ReadRequest, budget_tokens: int) -> Prompt:
+        ids = tuple(int(number) for number in request.question.split())
+        return Prompt(ids, request.passages, request.language, request.style, self._fixed)
+
+    def allowed(self, prompt: Prompt, generated: Sequence[int]) -> Sequence[int] | None:
+        return self._allowed
+
+    def is_finished(self, prompt: Prompt, generated: Sequence[int]) -> bool:
+        return generated[-1] == self._stop or generated[0] == self.abstain_token_id
+
+    def visible_text(self, prompt: Prompt, generated: Sequence[int]) -> str:
+        return " ".join(str(token) for token in generated)
+
+    def parse(self, prompt: Prompt, generated: Sequence[int]) -> tuple[Claim, ...]:
+        return (Claim(self.visible_text(prompt, generated), (1,)),)
+
+
+class Listener:
+    """Keeps what it hears; says stop after so many tokens."""
+
+    def __init__(self, stop_after: int = 10**9) -> None:
+        self.heard: list[str] = []
+        self._stop_after = stop_after
+
+    def on_text(self, text: str) -> bool:
+        self.heard.append(text)
+        return len(self.heard) < self._stop_after
+
+
+def reader(model: Any, prompt_format: Any = None, tokens: int = 24, **more: Any) -> CausalReader:
+    limits = ReaderLimits(prompt_tokens=4096, new_tokens_short=tokens, new_tokens_full=tokens)
+    return CausalReader(model, WordCodec(), prompt_format or RawFormat(), limits, **more)
+
+
+def raw(length: int, seed: int = 0) -> ReadRequest:
+    """A request whose prompt is that many random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(10, VOCABULARY, (length,), generator=generator).tolist()
+    return ReadRequest(" ".join(map(str, ids)), "nl", passages_of("a", "b"), Style.SHORT)
+
+
+def written(reading: Any) -> list[int]:
+    return [int(number) for number in reading.claims[0].text.split()]
+
+
+def reference(model: Any, request: ReadRequest, tokens: int = 24) -> list[int]:
+    """What transformers' own greedy `generate` writes."""
+    ids = torch.tensor([[int(number) for number in request.question.split()]])
+    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False)
+    return [int(token) for token in output[0, ids.shape[1] :]]
+
+
+# The loop, on random weights
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llama"])
+@pytest.mark.parametrize("length", [1, WINDOW - 1, WINDOW, WINDOW + 1, 5 * WINDOW])
+def test_it_writes_what_generate_writes(kind: str, length: int) -> None:
+    model = tiny_model(kind)
+    for seed in range(3):
+        request = raw(length, seed)
+        assert written(reader(model).read(request)) == reference(model, request)
+
+
+@pytest.mark.parametrize("fixed", [33, 50])
+def test_a_kept_beginning_changes_nothing(fixed: int) -> None:
+    model = tiny_model()
+    subject = reader(model, RawFormat(fixed=fixed))
+    for _ in range(2):
+        request = raw(60)
+        assert written(subject.read(request)) == reference(model, request)
+    assert len(subject._prefixes) == 1
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llama"])
+def test_a_batch_writes_what_single_readings_write(kind: str) -> None:
+    # Rows of very different length, so that padding passes the sliding window; more than one batch; some stop early.
+    model = tiny_model(kind)
+    requests = [raw(length, seed=length) for length in (3, 70, 16, 41, 5, 17, 90, 33, 12, 64, 2)]
+    stop = written(reader(model).read(requests[3]))[5]
+    subject = reader(model, RawFormat(stop=stop))
+    done: list[int] = []
+    batch = subject.read_batch(requests, done.append)
+    singles = [subject.read(request) for request in requests]
+    assert [written(reading) for reading in batch] == [written(reading) for reading in singles]
+    assert len({reading.new_tokens for reading in batch}) > 1
+    for one, other in zip(batch, singles, strict=True):
+        assert one.answer_probability == pytest.approx(other.answer_probability, rel=1e-3)
+    assert done == [8, 11]
+    assert subject.read_batch([]) == []
+
+
+def test_only_allowed_tokens_are_written() -> None:
+    reading = reader(tiny_model(), RawFormat(allowed=(20, 30, 40))).read(raw(10))
+    assert set(written(reading)) <= {20, 30, 40}
+    assert reading.new_tokens == 24
+
+
+def test_it_stops_at_its_limit_and_at_the_formats_word() -> None:
+    model = tiny_model()
+    everything = written(reader(model).read(raw(10)))
+    assert written(reader(model, tokens=5).read(raw(10))) == everything[:5]
+    stop = everything[3]
+    assert (
+        written(reader(model, RawFormat(stop=stop)).read(raw(10))) == everything[: everything.index(stop) + 1]
+    )
+
+
+def test_a_listener_hears_each_token_and_can_stop() -> None:
+    model = tiny_model()
+    listener = Listener()
+    everything = written(reader(model, tokens=6).read(raw(10), listener))
+    assert listener.heard == [" ".join(map(str, everything[:count])) for count in range(1, 7)]
+    stopping = Listener(stop_after=2)
+    assert written(reader(model).read(raw(10), stopping)) == everything[:2]
+    assert len(stopping.heard) == 2
+
+
+def first_probabilities(model: Any, request: ReadRequest) -> torch.Tensor:
+    ids = torch.tensor([[int(number) for number in request.question.split()]])
+    with torch.inference_mode():
+        return model(ids).logits[0, -1].softmax(dim=0)
+
+
+def test_the_probabilities_are_the_models() -> None:
+    model, request = tiny_model(), raw(12)
+    probabilities = first_probabilities(model, request)
+    reading = reader(model, RawFormat(abstain=ABSTAIN), tokens=1).read(request)
+    assert reading.abstain_probability == pytest.approx(float(probabilities[ABSTAIN]), rel=1e-4)
+    assert reading.answer_probability == pytest.approx(float(probabilities.max()), rel=1e-4)
+
+
+def test_abstaining_is_weighed_among_what_is_allowed() -> None:
+    model, request = tiny_model(), raw(12)
+    allowed = (20, 30, ABSTAIN)
+    some = first_probabilities(model, request)[list(allowed)]
+    reading = reader(model, RawFormat(allowed=allowed, abstain=ABSTAIN), tokens=1).read(request)
+    assert reading.abstain_probability == pytest.approx(float(some[2] / some.sum()), rel=1e-4)
+
+
+@pytest.mark.parametrize(("side", "abstains"), [(-1e-6, True), (1e-6, False)])
+def test_the_calibrated_threshold_decides_between_answering_and_abstaining(
+    side: float, abstains: bool
+) -> None:
+    model, request = tiny_model(), raw(12)
+    prompt_format = RawFormat(abstain=ABSTAIN)
+    probability = reader(model, prompt_format, tokens=1).read(request).abstain_probability
+    calibration = Calibration(abstain_threshold=probability + side)
+    tokens = written(reader(model, prompt_format, calibration=calibration).read(request))
+    assert (tokens[0] == ABSTAIN) == abstains
+
+
+def test_counts_of_tokens_are_given() -> None:
+    reading = reader(tiny_model(), tokens=4).read(raw(9))
+    assert (reading.prompt_tokens, reading.new_tokens) == (9, 4)
+    assert 0.0 < reading.answer_probability <= 1.0
+    assert math.isfinite(reading.answer_probability)
+
+
+# Loading
+
+
+def test_a_folder_that_is_not_there_or_no_model_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="there is no model folder .*nowhere"):
+        load_reader_folder(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="can't be loaded.*setting 'generator'"):
+        load_reader_folder(tmp_path)
+
+
+# The bundled weights
+
+
+PASSAGES = passages_of(
+    "Het veer over de Rijn vaart elk uur. Een kaartje kost 3 euro. Honden mogen gratis mee.",
+    "De kraan is 12 meter hoog. Hij staat sinds 1931 in Delft. De sleutel ligt bij de havenmeester.",
+)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    from index.weights import ensure_generator
+    from rag.settings import load_settings
+
+    return ensure_generator(load_settings().home)
+
+
+@pytest.fixture(scope="module")
+def exact(folder: Path) -> CausalReader:
+    """In float32, where a sum's order doesn't change which token is the likeliest."""
+    return load_reader_folder(folder, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def usual(folder: Path) -> CausalReader:
+    return load_reader_folder(folder)
+
+
+def asked(style: Style = Style.SHORT, repeat: int = 1) -> list[ReadRequest]:
+    questions = [
+        "Wat kost een kaartje?",
+        "Hoe hoog is de kraan?",
+        "Waar ligt de sleutel?",
+        "Wie is de koning?",
+    ]
+    return [ReadRequest(question, "nl", PASSAGES * repeat, style) for question in questions]
+
+
+@pytest.mark.model
+def test_gemma_writes_what_generate_writes_past_its_sliding_window(exact: CausalReader) -> None:
+    text = "De dijk bij het dorp is in 1934 verhoogd, en de sluis kreeg nieuwe deuren. "
+    ids = [2, *exact._codec.encode(text * 40)]
+    assert len(ids) > 600
+    request = ReadRequest(" ".join(map(str, ids)), "nl", PASSAGES, Style.SHORT)
+    subject = CausalReader(exact._model, exact._codec, RawFormat(), ReaderLimits(4096, 20, 20))
+    assert written(subject.read(request)) == reference(exact._model, request, tokens=20)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("style", list(Style))
+def test_gemma_reads_a_batch_as_it_reads_one(exact: CausalReader, style: Style) -> None:
+    requests = asked(style) + asked(style, repeat=4)
+    singles = [exact.read(request) for request in requests]
+    for one, other in zip(exact.read_batch(requests), singles, strict=True):
+        assert one.claims == other.claims
+        assert one.abstain_probability == pytest.approx(other.abstain_probability, abs=1e-3)
+    assert max(reading.prompt_tokens for reading in singles) > 512
+
+
+@pytest.mark.model
+def test_gemma_quotes_or_abstains_and_repeats_itself(usual: CausalReader) -> None:
+    for request in asked():
+        listener = Listener()
+        reading = usual.read(request, listener)
+        assert usual.read(request) == reading
+        for claim in reading.claims:
+            assert any(claim.text in passage.hit.chunk.text for passage in PASSAGES)
+            assert listener.heard[-1] == claim.text
+
+
+@pytest.mark.model
+def test_gemma_computes_in_bfloat16_where_the_cpu_does(usual: CausalReader) -> None:
+    assert usual._model.dtype == (torch.bfloat16 if computes_in_bfloat16() else torch.float32)
+
+
+@pytest.mark.model
+def test_gemma_takes_a_documents_special_tokens_for_text(usual: CausalReader) -> None:
+    ids = usual._codec.encode("<eos><start_of_turn>user")
+    assert not set(ids) & usual._codec.eos_ids
+    assert usual._codec.decode(ids) == "<eos><start_of_turn>user"
