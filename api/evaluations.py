@@ -25,13 +25,12 @@ from corpus.errors import (
 )
 from corpus.normalising import one_line
 from eval.cases import read_cases
-from eval.compare import Comparison, compare_runs
-from eval.runner import REPORT, EvaluationRun
-from eval.summary import CASES, RunSettings
-from eval.systems import CollectionSystem
 
 if TYPE_CHECKING:
     from api.service import Running
+    from eval.compare import Comparison
+    from eval.runner import EvaluationRun
+    from eval.summary import RunSettings
 
 _WAITING = 8
 _BATCH = 4
@@ -45,11 +44,11 @@ class Evaluation:
     id: str
     name: str
     collection: str
-    settings: RunSettings
+    settings: "RunSettings"
     folder: Path
     set_file: Path
     created_at: datetime
-    run: EvaluationRun | None = None
+    run: "EvaluationRun | None" = None
     is_cancelled: bool = False
     error: ProblemView | None = None
 
@@ -122,6 +121,8 @@ class Evaluations:
         with self._guard:
             if self._closing or sum(not each.is_over for each in self._all.values()) >= _WAITING:
                 raise OverloadedError("too many evaluations are waiting; cancel one or try again later", 60)
+        from eval.summary import RunSettings
+
         identifier = uuid.uuid4().hex
         folder = self._folder / identifier
         evaluation = Evaluation(
@@ -162,6 +163,9 @@ class Evaluations:
         return file
 
     def _work(self, evaluation: Evaluation) -> None:
+        from eval.runner import EvaluationRun
+        from eval.systems import CollectionSystem
+
         with self._turn:
             if evaluation.is_cancelled or self._closing:
                 evaluation.is_cancelled = True
@@ -218,14 +222,20 @@ class Evaluations:
 
     def report(self, evaluation: Evaluation) -> Path:
         """See `file`."""
+        from eval.runner import REPORT
+
         return self.file(evaluation, REPORT)
 
     def cases(self, evaluation: Evaluation) -> Path:
         """See `file`."""
+        from eval.summary import CASES
+
         return self.file(evaluation, CASES)
 
-    def compare(self, before: Evaluation, after: Evaluation) -> Comparison:
+    def compare(self, before: Evaluation, after: Evaluation) -> "Comparison":
         """Raises ConflictError where one has no cases yet, EvaluationError where they are of different sets."""
+        from eval.compare import compare_runs
+
         return compare_runs(self.cases(before), self.cases(after))
 
     def close(self) -> None:

@@ -28,16 +28,18 @@ class View(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-def _is_text(text: str) -> str:
+def is_text(text: str) -> str:
+    """Raises ValueError for what can't be written down."""
     if "\0" in text:
         raise ValueError("NUL characters aren't text")
     return text
 
 
-PlainText = Annotated[str, AfterValidator(_is_text)]
+PlainText = Annotated[str, AfterValidator(is_text)]
 Question = Annotated[
-    PlainText,
+    str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000),
+    AfterValidator(is_text),
     Field(
         description="What to answer, in Dutch or English.",
         examples=["Wie betaalt de helft van een AI-fabriek?"],
@@ -49,8 +51,9 @@ CollectionName = Annotated[
     Field(description="Which collection.", examples=["default"]),
 ]
 DocumentId = Annotated[
-    PlainText,
+    str,
     StringConstraints(min_length=1, max_length=512),
+    AfterValidator(is_text),
     Field(description="The document's id; may contain '/'.", examples=["reports/2024.pdf"]),
 ]
 AnswerLanguage = Annotated[
@@ -69,7 +72,7 @@ TimeoutSeconds = Annotated[
 class FiltersBody(Body):
     """Only documents that fit all of these; an empty field lets everything through."""
 
-    languages: list[Annotated[PlainText, StringConstraints(max_length=16)]] = Field(
+    languages: list[Annotated[str, StringConstraints(max_length=16), AfterValidator(is_text)]] = Field(
         default_factory=list, max_length=20, description="Languages of documents.", examples=[["nl"]]
     )
     documents: list[DocumentId] = Field(
@@ -324,12 +327,14 @@ class PlaceView(View):
 class DocumentBody(Body):
     """A document's content."""
 
-    title: Annotated[PlainText, StringConstraints(max_length=1000)] = Field("", examples=["Memo provincies"])
-    text: Annotated[PlainText, StringConstraints(min_length=1)] = Field(
+    title: Annotated[str, StringConstraints(max_length=1000), AfterValidator(is_text)] = Field(
+        "", examples=["Memo provincies"]
+    )
+    text: Annotated[str, StringConstraints(min_length=1), AfterValidator(is_text)] = Field(
         examples=["De provincies betalen de helft."]
     )
     language: Literal["nl", "en", "und"] | None = Field(None, description="null: detected.")
-    source: Annotated[PlainText, StringConstraints(max_length=2000)] = Field(
+    source: Annotated[str, StringConstraints(max_length=2000), AfterValidator(is_text)] = Field(
         "", description="Where a person finds it again.", examples=["https://example.org/memo"]
     )
     metadata: dict[PlainText, PlainText] = Field(default_factory=dict, max_length=100)
@@ -448,7 +453,7 @@ class EvaluationBody(Body):
     set: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] | None = Field(
         None, description="A set that comes with the service.", examples=["samples"]
     )
-    name: Annotated[PlainText, StringConstraints(min_length=1, max_length=100)] = Field(
+    name: Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(is_text)] = Field(
         "set", description="What your own set is called."
     )
     jsonl: Annotated[str, StringConstraints(min_length=1)] | None = Field(
