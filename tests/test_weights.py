@@ -183,7 +183,7 @@ def test_the_embedder_is_e5_and_knows_both_languages(models_home: Path) -> None:
     np.testing.assert_allclose(norms, 1, atol=1e-5)
     assert embedder.count_tokens(["Waar wordt kaas van gemaakt?", ""]) == [6, 0]
     embedder.embed_passages([*passages, " ".join(passages)])
-    assert embedder.count_tokens(["kaas", passages[0] * 60])[0] == 2
+    assert embedder.count_tokens(["kaas", passages[0] * 60])[0] == 1
 
 
 @pytest.mark.model
