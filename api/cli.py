@@ -360,6 +360,11 @@ def _mount(module: str, **names: str) -> None:
             app.command(name)(added)
 
 
+_mount("api.cli_bench", bench="app")
+_mount("api.cli_eval", eval="app")
+_mount("api.cli_serve", serve="serve", keys="keys_app")
+
+
 def main() -> None:
     """The console script's entry."""
     app()
