@@ -316,7 +316,8 @@ def load_reader(
 
         folder = ensure_generator(home, adapter=bundled_adapter(), on_progress=on_progress)
         return load_reader_folder(folder, limits=limits, threads=threads)
-    return load_reader_folder(generator, limits=limits, threads=threads)
+    folder = Path(generator).expanduser()
+    return load_reader_folder(folder if folder.is_dir() else generator, limits=limits, threads=threads)
 
 
 def bundled_adapter() -> Path | None:
