@@ -1,51 +1,113 @@
-"""`python -m rag.training`: train the reader's adapter, resume it, export it."""
+"""`python -m rag.training`: train the reader's adapter (or go on), export it, evaluate and calibrate it."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
+from rag.answers import Style
+from rag.training.calibrate import expected_calibration_error, fit, is_right, raw_confidence, reliability
+from rag.training.codec import folder_codec
+from rag.training.evaluate import Outcome, dev_sets, evaluate_set, read_outcomes, write_outcomes
+from rag.training.export import ADAPTER_FOLDER, export_adapter, write_calibration
+from rag.training.lora import LoraShape
+from rag.training.report import summary_lines
 from rag.training.train import TrainConfig, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Folder = Annotated[Path, typer.Option(exists=True, file_okay=False)]
+Run = Annotated[Path, typer.Option(help="Checkpoints, vectors and logs; not part of the repository.")]
 
 
 @app.command("train")
 def train_command(
-    base: Folder,
-    embedder: Folder,
-    shared: Folder,
-    run: Path = Path("runs/reader"),
+    base: Annotated[Path, typer.Option(help="The base model as a transformers folder.")],
+    embedder: Annotated[Path, typer.Option(help="The embedding model as a sentence-transformers folder.")],
+    shared: Annotated[Path, typer.Option(help="The folder with reader/, corpora/ and eval/.")],
+    run: Run = Path("runs/reader"),
     minutes: Annotated[float, typer.Option(min=1)] = 90.0,
     rank: int = 32,
     alpha: int = 64,
     peak_rate: float = 4e-4,
     seed: int = 1,
     threads: int = 2,
+    citing_last: Annotated[bool, typer.Option(help="The other answer format, for comparing.")] = False,
+    into: Annotated[Path, typer.Option(help="Where the adapter is written at the end.")] = ADAPTER_FOLDER,
 ) -> None:
-    """Train for `minutes`, or go on from the checkpoint in `run` until they are used."""
+    """Train for `minutes`, or go on from the checkpoint in `run` until they are used; then export."""
     config = TrainConfig(
-        base,
-        embedder,
-        shared,
-        run,
-        minutes * 60,
-        seed,
-        rank,
-        alpha,
+        base=base,
+        embedder=embedder,
+        shared=shared,
+        run=run,
+        budget_s=minutes * 60,
+        seed=seed,
+        rank=rank,
+        alpha=alpha,
         peak_rate=peak_rate,
         threads=threads,
+        citing_last=citing_last,
     )
     position = train(config)
-    typer.echo(f"{position.questions} questions in {position.step} steps; the adapter is in {run}")
+    typer.echo(f"{position.questions} questions in {position.step} steps")
+    if not citing_last:
+        typer.echo(f"exported to {export_adapter(run, into, LoraShape(rank, alpha))}")
 
 
-@app.command()
-def export() -> None:
-    """Placeholder until the export lands."""
-    raise typer.Exit(1)
+@app.command("export")
+def export_command(
+    run: Run = Path("runs/reader"), rank: int = 32, alpha: int = 64, into: Path = ADAPTER_FOLDER
+) -> None:
+    """Write the adapter of the run's last checkpoint, without a calibration."""
+    typer.echo(f"exported to {export_adapter(run, into, LoraShape(rank, alpha))}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Annotated[Path, typer.Option(exists=True, help="The merged model as a transformers folder.")],
+    embedder: Folder,
+    shared: Folder,
+    run: Run = Path("runs/reader"),
+    style: Style = Style.SHORT,
+    limit: Annotated[int, typer.Option(help="Questions a set, at least.")] = 10**9,
+    threads: int = 2,
+) -> None:
+    """Answer the dev questions greedily, keep every outcome, and print the figures."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(threads)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    loaded.eval()
+    codec = folder_codec(model)
+    for dev in dev_sets(shared, embedder, run, style, limit):
+        path = run / f"outcomes-{dev.name}-{style.value}.jsonl"
+        _print_summary(write_outcomes(evaluate_set(loaded, codec, dev), path), 0.5)
+
+
+@app.command("calibrate")
+def calibrate_command(run: Run = Path("runs/reader"), into: Path = ADAPTER_FOLDER) -> None:
+    """Fit threshold and confidence on the outcomes of `evaluate`, and store them in the adapter's card."""
+    outcomes = [o for path in sorted(run.glob("outcomes-*-short.jsonl")) for o in read_outcomes(path)]
+    fitted = fit(outcomes)
+    write_calibration(into, fitted)
+    typer.echo(f"abstain at P(abstain) ≥ {fitted.abstain_threshold}; points {fitted.points}")
+    _print_summary(outcomes, fitted.abstain_threshold)
+    answered = [o for o in outcomes if o.abstain_probability < fitted.abstain_threshold]
+    xs, ys = zip(*fitted.points, strict=True)
+    confidence = np.interp(raw_confidence(answered), xs, ys)
+    bins = reliability(confidence, np.array([is_right(o) for o in answered], dtype=np.float64))
+    for each in bins:
+        typer.echo(f"  confidence {each.confidence:.2f}  right {each.accuracy:.2f}  n {each.n}")
+    typer.echo(f"expected calibration error {expected_calibration_error(bins):.3f}")
+
+
+def _print_summary(outcomes: Sequence[Outcome], threshold: float) -> None:
+    for line in summary_lines(outcomes, threshold):
+        typer.echo(line)
 
 
 if __name__ == "__main__":

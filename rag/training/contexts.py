@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from corpus import sentences
 from corpus.document import Language
 from rag.answers import Style
 from rag.reader_format import CitedSentence
 from rag.training.sources import Asked, Kind, Source, Span
 
 _YES_NO = frozenset({"ja", "nee", "yes", "no"})
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]?[A-ZÀ-Þ0-9])|\n+")
-_ABBREVIATED = re.compile(r"(?:\b\w{1,4}|\.\w)\.$")
 SHINGLE_WORDS = 6
 
 
@@ -74,44 +73,35 @@ class DrawConfig:
     style: Style | None = None
 
 
-PAIRS = DrawConfig(Kind.PAIRS, 12, missing_share=0.12)
-SQUAD = DrawConfig(Kind.SQUAD, 14, keep_unanswerable=0.6, missing_share=0.03, outside_share=0.1)
-POLICY = DrawConfig(Kind.POLICY, 10, missing_share=0.2, outside_share=0.0)
+PAIRS = DrawConfig(Kind.PAIRS, 16, missing_share=0.12)
+SQUAD = DrawConfig(Kind.SQUAD, 24, keep_unanswerable=0.6, missing_share=0.03, outside_share=0.1)
+POLICY = DrawConfig(Kind.POLICY, 12, missing_share=0.2, outside_share=0.0)
 
 
 def split_sentences(text: str) -> list[Span]:
-    """Sentences of a text as spans without the space between them; abbreviations don't end one."""
-    spans, start = [], 0
-    for match in _SENTENCE_END.finditer(text):
-        if "\n" not in match.group() and _ABBREVIATED.search(text[start : match.start()]):
-            continue
-        if match.start() > start:
-            spans.append(Span(start, match.start()))
-        start = match.end()
-    if text[start:].strip():
-        spans.append(Span(start, len(text)))
-    return spans
+    """Sentences of a text as spans without the space between them."""
+    return [Span(start, end) for start, end in sentences(text)]
 
 
 def crop(text: str, keep: Span, chars: int, rng: random.Random) -> Span:
     """A run of whole sentences of about `chars` characters that holds `keep`, at a random place around it."""
-    sentences = split_sentences(text) or [Span(0, len(text))]
-    first = max((i for i, s in enumerate(sentences) if s.start <= keep.start), default=0)
+    parts = split_sentences(text) or [Span(0, len(text))]
+    first = max((i for i, s in enumerate(parts) if s.start <= keep.start), default=0)
     last = min(
-        (i for i, s in enumerate(sentences) if s.end >= keep.end),
-        default=len(sentences) - 1,
+        (i for i, s in enumerate(parts) if s.end >= keep.end),
+        default=len(parts) - 1,
     )
     last = max(first, last)
     while True:
-        options = [i for i in (first - 1, last + 1) if 0 <= i < len(sentences)]
+        options = [i for i in (first - 1, last + 1) if 0 <= i < len(parts)]
         if not options:
             break
         chosen = rng.choice(options)
         low, high = min(first, chosen), max(last, chosen)
-        if sentences[high].end - sentences[low].start > chars:
+        if parts[high].end - parts[low].start > chars:
             break
         first, last = low, high
-    return Span(min(sentences[first].start, keep.start), max(sentences[last].end, keep.end))
+    return Span(min(parts[first].start, keep.start), max(parts[last].end, keep.end))
 
 
 def shingles(text: str) -> frozenset[int]:

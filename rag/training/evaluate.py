@@ -286,3 +286,10 @@ def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> list[Outcome]:
             file.write(json.dumps(asdict(outcome), ensure_ascii=False) + "\n")
             file.flush()
     return kept
+
+
+def read_outcomes(path: Path) -> list[Outcome]:
+    """What `write_outcomes` wrote."""
+    with path.open(encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    return [Outcome(**{**r, "style": Style(r["style"]), "gold": tuple(r["gold"])}) for r in records]

@@ -55,7 +55,8 @@ def target_logits(
     weight = causal.lm_head.weight
     if vocabulary is not None:
         weight = weight[vocabulary]
-    return (rows @ weight.T).float()
+    logits: torch.Tensor = (rows @ weight.T).float()
+    return logits
 
 
 class Vocabulary:

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag.prompts import TokenCodec
-from rag.reader_format import passage_text, question_ids, target_ids
+from rag.prompts import TokenCodec, as_data
+from rag.reader_format import ABSTAIN_TOKEN, CitedSentence, passage_text, question_ids, target_ids
 from rag.training.contexts import Context
 
 if TYPE_CHECKING:
@@ -64,8 +64,11 @@ class PackTensors:
     firsts: "torch.Tensor"
 
 
-def pack(context: Context, codec: TokenCodec, max_tokens: int) -> Pack:
-    """A context's tokens; blocks past `max_tokens` are left out, but never all of them."""
+def pack(context: Context, codec: TokenCodec, max_tokens: int, citing_last: bool = False) -> Pack:
+    """A context's tokens; blocks past `max_tokens` are left out, but never all of them.
+
+    `citing_last` puts each marker after its sentence, for comparing the two formats.
+    """
     ids = [] if codec.bos_id is None else [codec.bos_id]
     for number, shown in enumerate(context.passages, start=1):
         ids += codec.encode(passage_text(number, shown.title, "", shown.text))
@@ -73,12 +76,30 @@ def pack(context: Context, codec: TokenCodec, max_tokens: int) -> Pack:
     room = max_tokens - len(ids)
     for posed in context.questions:
         prompt = question_ids(codec, posed.question, posed.language, posed.style)
-        target = target_ids(codec, posed.sentences, min(codec.eos_ids))
+        if citing_last:
+            prompt = prompt[: -len(codec.encode(" ["))]
+            target = citing_last_ids(codec, posed.sentences, min(codec.eos_ids))
+        else:
+            target = target_ids(codec, posed.sentences, min(codec.eos_ids))
         room -= len(prompt) + len(target) - 1
         if room < 0 and blocks:
             break
         blocks.append(Block(tuple(prompt), tuple(target)))
     return Pack(tuple(ids), tuple(blocks), len(context.passages))
+
+
+def citing_last_ids(codec: TokenCodec, sentences: Sequence[CitedSentence], eos_id: int) -> list[int]:
+    """The target with each marker after its sentence; abstaining is the same single token."""
+    if not sentences:
+        return [codec.token_id(ABSTAIN_TOKEN), eos_id]
+    ids: list[int] = []
+    for sentence in sentences:
+        ids += (
+            codec.encode(f" {as_data(sentence.text)}")
+            + codec.encode(" [")
+            + codec.encode(f"{sentence.number}]")
+        )
+    return [*ids, eos_id]
 
 
 def to_tensors(packed: Pack, sliding_window: int) -> PackTensors:

@@ -23,28 +23,7 @@ from corpus.errors import EvalSetError, MissingPathError
 
 WRITTEN = Path(__file__).parent / "data"
 _DUTCH_WORDS = frozenset(
-    [
-        "de",
-        "het",
-        "een",
-        "van",
-        "en",
-        "is",
-        "in",
-        "op",
-        "te",
-        "dat",
-        "voor",
-        "niet",
-        "met",
-        "zijn",
-        "die",
-        "aan",
-        "of",
-        "als",
-        "door",
-        "wordt",
-    ]
+    ("de", "het", "een", "van", "en", "dat", "voor", "niet", "met", "zijn", "die", "als", "wordt")
 )
 _CORPUS_FILES = {
     "overheid": "overheid.jsonl.xz",

@@ -63,9 +63,10 @@ class TrainConfig:
     warmup_s: float = 90.0
     packs_a_step: int = 2
     max_tokens: int = 1500
-    checkpoint_s: float = 480.0
+    checkpoint_s: float = 540.0
     drawn_vocabulary: int = 40_000
     threads: int = 2
+    citing_last: bool = False
     mixture: dict[str, float] = field(
         default_factory=lambda: {"pairs": 0.62, "squad2": 0.28, "policyqa": 0.10}
     )
@@ -145,7 +146,7 @@ def train(config: TrainConfig) -> Position:
     while position.trained_s < config.budget_s:
         started = time.monotonic()
         packs = [
-            pack(stream.next(position.packs + i), codec, config.max_tokens)
+            pack(stream.next(position.packs + i), codec, config.max_tokens, config.citing_last)
             for i in range(config.packs_a_step)
         ]
         rate = learning_rate(position.trained_s, config)

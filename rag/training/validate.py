@@ -19,7 +19,7 @@ from rag.training.sources import Kind, Source, read_cases, read_sources
 if TYPE_CHECKING:
     import torch
 
-QUESTIONS_A_SET = 75
+QUESTIONS_A_SET = 60
 
 
 class ValidationConfig(Protocol):
@@ -35,6 +35,8 @@ class ValidationConfig(Protocol):
     def seed(self) -> int: ...
     @property
     def max_tokens(self) -> int: ...
+    @property
+    def citing_last(self) -> bool: ...
 
 
 class Checks:

@@ -1,0 +1,497 @@
+"""Making the reader: crops, contexts without wrong labels, packing, merging, calibration."""
+
+import json
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import WordCodec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from corpus.errors import EvalSetError, MissingPathError, ModelError
+from index.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
+from rag.answers import Style
+from rag.calibration import CARD, Calibration, read_card
+from rag.reader_format import ABSTAIN_TOKEN
+from rag.training.calibrate import (
+    Fitted,
+    best_threshold,
+    expected_calibration_error,
+    fit,
+    isotonic_points,
+    reliability,
+    risk_coverage_curve,
+)
+from rag.training.contexts import (
+    PAIRS,
+    Context,
+    Drawer,
+    cited,
+    crop,
+    endless,
+    shingles,
+    split_sentences,
+)
+from rag.training.evaluate import Outcome
+from rag.training.export import export_adapter, write_calibration
+from rag.training.lora import LoraShape, MasterAdamW, Vocabulary, adapter_tensors, target_logits
+from rag.training.packing import Block, Pack, pack, to_tensors
+from rag.training.sources import Asked, Kind, Source, Span, guess_language, read_sources
+from rag.training.train import ADAPTER, CHECKPOINT, TrainConfig, learning_rate
+from rag.training.validate import roc_auc
+
+
+def asked(name: str, short: str, text: str, *, full: str = "") -> Asked:
+    start = text.find(short)
+    proof = Span(start, start + len(short)) if short else None
+    return Asked(name, Kind.PAIRS, f"Vraag {name}?", "nl", short, full, proof)
+
+
+def sources_of(count: int, questions: int = 3) -> list[Source]:
+    """Passages of their own words; every third question isn't answerable."""
+    made = []
+    for number in range(count):
+        words = [f"woord{number}x{place}" for place in range(60)]
+        text = ". ".join(" ".join(words[i : i + 10]).capitalize() for i in range(0, 60, 10)) + "."
+        source = Source(f"k{number}", f"d{number}", "pairs", f"Titel {number}", "nl", text)
+        for question in range(questions):
+            short = "" if question % 3 == 2 else f"woord{number}x{question * 10 + 3}"
+            source.asked.append(asked(f"{number}-{question}", short, text, full=short and f"Het is {short}."))
+        made.append(source)
+    return made
+
+
+def drawer_of(sources: list[Source], seed: int = 1) -> Drawer:
+    vectors = np.random.default_rng(0).normal(size=(len(sources), 8)).astype(np.float32)
+    return Drawer(sources, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), seed)
+
+
+# Sentences and crops
+
+
+def test_sentences_end_at_stops_but_not_at_abbreviations() -> None:
+    text = "Zie art. 3 van de wet. Dat geldt o.a. In Delft.\nNieuwe regel"
+    assert [text[s.start : s.end] for s in split_sentences(text)] == [
+        "Zie art. 3 van de wet.",
+        "Dat geldt o.a. In Delft.",
+        "Nieuwe regel",
+    ]
+
+
+@given(st.text(st.sampled_from("aB .!\n"), min_size=1, max_size=80), st.integers(0, 79), st.integers(5, 60))
+def test_a_crop_keeps_what_it_must(text: str, place: int, chars: int) -> None:
+    start = place % len(text)
+    keep = Span(start, min(len(text), start + 5))
+    span = crop(text, keep, chars, random.Random(0))
+    assert 0 <= span.start <= keep.start
+    assert keep.end <= span.end <= len(text)
+
+
+def test_a_crop_is_whole_sentences_of_about_the_length() -> None:
+    text = " ".join(f"Dit is zin {number}." for number in range(20))
+    span = crop(text, Span(60, 64), 60, random.Random(3))
+    assert span.end - span.start <= 60
+    assert text[span.start : span.end].startswith("Dit is zin")
+    assert text[span.start : span.end].endswith(".")
+
+
+# Contexts
+
+
+def test_an_epoch_asks_every_question_once_beside_those_without_their_passage() -> None:
+    sources = sources_of(12)
+    contexts = list(drawer_of(sources).epoch(0, PAIRS))
+    answered = [q.id for context in contexts for q in context.questions if q.sentences]
+    assert sorted(answered) == sorted(q.id for s in sources for q in s.asked if q.answerable)
+
+
+def test_a_cited_passage_holds_the_answer_and_a_missing_one_does_not() -> None:
+    sources = sources_of(12)
+    shorts = {q.id: q.short for s in sources for q in s.asked}
+    missing = 0
+    for context in drawer_of(sources).epoch(0, PAIRS):
+        for question in context.questions:
+            short = shorts[question.id]
+            if question.sentences:
+                assert short in context.passages[question.sentences[0].number - 1].text
+            elif short:
+                missing += 1
+                assert all(short not in shown.text for shown in context.passages)
+    assert missing > 0
+
+
+def test_passages_that_overlap_never_share_a_context() -> None:
+    sources = sources_of(6)
+    twin = Source("twin", "elsewhere", "pairs", "", "nl", "Vooraf. " + sources[0].text)
+    twin.asked.append(asked("twin", "woord0x33", twin.text))
+    for seed in range(5):
+        for context in drawer_of([*sources, twin], seed).epoch(0, PAIRS):
+            assert not {"k0", "twin"} <= {shown.key for shown in context.passages}
+
+
+def test_epochs_differ_and_repeat_with_the_seed() -> None:
+    sources = sources_of(8)
+    assert list(drawer_of(sources).epoch(0, PAIRS)) == list(drawer_of(sources).epoch(0, PAIRS))
+    assert list(drawer_of(sources).epoch(0, PAIRS)) != list(drawer_of(sources).epoch(1, PAIRS))
+
+
+def test_a_stream_goes_on_where_a_checkpoint_left_it() -> None:
+    drawer = drawer_of(sources_of(8))
+
+    def draw(number: int) -> Any:
+        return drawer.epoch(number, PAIRS)
+
+    first = endless(draw)
+    seen = [next(first) for _ in range(7)]
+    resumed = endless(draw, seen[3][0], seen[3][1])
+    assert [next(resumed) for _ in range(3)] == seen[4:7]
+
+
+def test_every_sentence_of_a_full_answer_carries_its_number() -> None:
+    question = asked("q", "vijf", "Het is vijf.", full="Het kost vijf euro. Dat is per jaar.")
+    assert [(s.number, s.text) for s in cited(question, 2, Style.FULL)] == [
+        (2, "Het kost vijf euro."),
+        (2, "Dat is per jaar."),
+    ]
+    assert [s.text for s in cited(question, 2, Style.SHORT)] == ["vijf"]
+
+
+def test_shingles_tell_a_shared_run_of_six_words() -> None:
+    one, other = "a b c d e f g", "x b c d e f g y"
+    assert len(shingles(one) & shingles(other)) == 1
+    assert not shingles(one) & shingles("a b c d e x f g")
+
+
+# Sources
+
+
+def write_shared(folder: Path, lines: list[dict[str, Any]]) -> Path:
+    (folder / "reader").mkdir()
+    (folder / "reader" / "pairs.dev.jsonl").write_text("\n".join(json.dumps(line) for line in lines), "utf-8")
+    return folder
+
+
+def pair(name: str, **changes: Any) -> dict[str, Any]:
+    base = {
+        "id": name,
+        "document": "d",
+        "source": "vac",
+        "title": "Titel > Kop",
+        "passage_language": "nl",
+        "passage": "Het kost vijf euro. Per jaar.",
+        "question": "Wat kost het?",
+        "language": "nl",
+        "answerable": True,
+        "short": "vijf euro",
+        "answer": "Het kost vijf euro.",
+        "evidence": "Het kost vijf euro.",
+    }
+    return base | changes
+
+
+def test_pairs_on_one_passage_become_one_source(tmp_path: Path) -> None:
+    lines = [pair("a"), pair("b", answerable=False, short=None, answer="", evidence=None)]
+    (source,) = read_sources(write_shared(tmp_path, lines), split="dev")
+    assert source.title == "Titel › Kop"
+    assert [q.proof for q in source.asked] == [Span(0, 19), None]
+
+
+def test_a_missing_folder_and_a_broken_line_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingPathError, match=r"pairs\.dev\.jsonl"):
+        read_sources(tmp_path, split="dev")
+    shared = write_shared(tmp_path, [pair("a")])
+    (shared / "reader" / "pairs.dev.jsonl").write_text('{"id": "a"}\n{"id":', "utf-8")
+    with pytest.raises(EvalSetError, match="line 2"):
+        read_sources(write_broken(shared), split="dev")
+
+
+def write_broken(shared: Path) -> Path:
+    lines = json.dumps(pair("a")) + '\n{"id":'
+    (shared / "reader" / "pairs.dev.jsonl").write_text(lines, "utf-8")
+    return shared
+
+
+def test_the_language_of_a_passage() -> None:
+    assert guess_language("Dat is de regel voor een aanvraag van het paspoort") == "nl"
+    assert guess_language("That is the rule for an application for the passport") == "en"
+
+
+# Packing
+
+
+def codec_of() -> WordCodec:
+    codec = WordCodec()
+    codec.encode(ABSTAIN_TOKEN)
+    return codec
+
+
+def first_context() -> Context:
+    return next(iter(drawer_of(sources_of(6)).epoch(0, PAIRS)))
+
+
+def test_masks_let_a_block_see_the_passages_and_itself_only() -> None:
+    packed = Pack((0, 5, 6), (Block((7, 8), (9, 1)), Block((7,), (3, 4, 1))), 1)
+    tensors = to_tensors(packed, 3)
+    assert tensors.input_ids[0, :9].tolist() == [0, 5, 6, 7, 8, 9, 7, 3, 4]
+    assert tensors.position_ids[0, :9].tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5]
+    full = tensors.masks["full_attention"][0, 0, :9, :9].int().tolist()
+    assert full[5] == [1, 1, 1, 1, 1, 1, 0, 0, 0]
+    assert full[8] == [1, 1, 1, 0, 0, 0, 1, 1, 1]
+    sliding = tensors.masks["sliding_attention"][0, 0, :9, :9].int().tolist()
+    assert sliding[8] == [0, 0, 0, 0, 0, 0, 1, 1, 1]
+    assert sliding[6] == [0, 1, 1, 0, 0, 0, 1, 0, 0]
+    count = int((tensors.weights > 0).sum())
+    assert tensors.rows[:count].tolist() == [4, 5, 6, 7, 8]
+    assert tensors.labels[:count].tolist() == [9, 1, 3, 4, 1]
+    assert tensors.firsts.tolist() == [0, 2]
+    assert float(tensors.weights.sum()) == pytest.approx(1.0)
+
+
+def test_blocks_that_do_not_fit_are_left_out() -> None:
+    context, codec = first_context(), codec_of()
+    assert len(pack(context, codec, 10**6).blocks) == len(context.questions)
+    assert len(pack(context, codec, 1).blocks) == 1
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    """A Gemma 3 of six small layers, one of them with full attention, and a window of 16."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=2000,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=6,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        sliding_window=16,
+    )
+    return Gemma3ForCausalLM(config).eval()
+
+
+def test_packed_logits_are_those_of_each_question_alone(tiny: Any) -> None:
+    import torch
+
+    packed = pack(first_context(), codec_of(), 10**6)
+    assert len(packed.context_ids) > 16
+    assert len(packed.blocks) > 2
+    tensors = to_tensors(packed, 16)
+    with torch.inference_mode():
+        together = target_logits(tiny, tensors)
+        bounds = [*tensors.firsts.tolist(), int((tensors.weights > 0).sum())]
+        for number, block in enumerate(packed.blocks):
+            ids = torch.tensor([[*packed.context_ids, *block.prompt_ids, *block.target_ids[:-1]]])
+            alone = tiny(input_ids=ids).logits[0, -len(block.target_ids) :]
+            torch.testing.assert_close(
+                together[bounds[number] : bounds[number + 1]], alone, rtol=0, atol=2e-5
+            )
+
+
+def test_a_part_of_the_vocabulary_holds_all_tokens_in_play() -> None:
+    tensors = to_tensors(pack(first_context(), codec_of(), 10**6), 16)
+    vocabulary = Vocabulary(2000, 900, 1)
+    for _ in range(25):
+        ids, labels = vocabulary.around(tensors)
+        assert ids[labels].tolist() == tensors.labels.tolist()
+        assert set(tensors.input_ids[0].tolist()) <= set(ids.tolist())
+        assert len(ids) == 900
+        assert len(set(ids.tolist())) == 900
+
+
+# Training
+
+
+def config_of(tmp_path: Path) -> TrainConfig:
+    return TrainConfig(
+        tmp_path, tmp_path, tmp_path, tmp_path, 1000.0, warmup_s=100.0, peak_rate=1.0, floor=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("at", "rate"), [(49.5, 0.5), (100.0, 1.0), (550.0, 0.55), (1000.0, 0.1), (2000.0, 0.1)]
+)
+def test_the_rate_warms_up_and_falls_by_a_cosine(tmp_path: Path, at: float, rate: float) -> None:
+    assert learning_rate(at, config_of(tmp_path)) == pytest.approx(rate)
+
+
+def test_small_updates_survive_in_the_float32_copies() -> None:
+    import torch
+
+    parameter = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = MasterAdamW(iter([parameter]))
+    for _ in range(8):
+        parameter.grad = torch.ones(4, dtype=torch.bfloat16)
+        optimizer.step(1e-3, 1.0)
+    assert float(optimizer.masters[0].detach()[0]) == pytest.approx(1 - 8e-3, abs=1e-4)
+    assert float(parameter.detach()[0]) == pytest.approx(1 - 8e-3, abs=4e-3)
+
+
+def test_the_optimiser_resumes_exactly() -> None:
+    import torch
+
+    def steps(optimizer: MasterAdamW, parameter: Any, values: list[float]) -> None:
+        for value in values:
+            parameter.grad = torch.full((3,), value, dtype=torch.bfloat16)
+            optimizer.step(1e-2, 1.0)
+
+    one, other = (torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16)) for _ in range(2))
+    straight, stopped = MasterAdamW(iter([one])), MasterAdamW(iter([other]))
+    steps(straight, one, [1.0, -2.0, 3.0])
+    steps(stopped, other, [1.0, -2.0])
+    third = torch.nn.Parameter(torch.zeros(3, dtype=torch.bfloat16))
+    resumed = MasterAdamW(iter([third]))
+    resumed.load(stopped.state())
+    steps(resumed, third, [3.0])
+    assert torch.equal(third, one)
+
+
+@pytest.mark.parametrize(
+    ("score", "truth", "area"),
+    [([0.9, 0.1], [True, False], 1.0), ([0.1, 0.9], [True, False], 0.0), ([0.5, 0.5], [True, False], 0.5)],
+)
+def test_area_under_the_curve(score: list[float], truth: list[bool], area: float) -> None:
+    assert roc_auc(np.array(score), np.array(truth)) == area
+
+
+# The adapter
+
+
+def adapted(tiny: Any) -> Any:
+    import copy
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        # peft still asks for a name that transformers is renaming.
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*is_gradient_checkpointing.*")
+        model = get_peft_model(copy.deepcopy(tiny), config)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    return model.eval()
+
+
+@pytest.fixture
+def run_folder(tiny: Any, tmp_path: Path) -> Path:
+    import torch
+    from safetensors.torch import save_file
+
+    run = tmp_path / "run"
+    run.mkdir()
+    save_file(adapter_tensors(adapted(tiny)), run / ADAPTER)
+    position = {"step": 3, "packs": 6, "questions": 50, "tokens": 4000, "trained_s": 12.4}
+    torch.save({"position": position}, run / CHECKPOINT)
+    return run
+
+
+def test_merging_gives_what_the_adapter_computes(tiny: Any, run_folder: Path, tmp_path: Path) -> None:
+    import copy
+
+    import torch
+
+    folder = export_adapter(run_folder, tmp_path / "adapter", LoraShape(4, 8))
+    merged = copy.deepcopy(tiny)
+    merge_adapter(merged, folder)
+    ids = torch.arange(5, 25)[None]
+    with torch.inference_mode():
+        expected, base = adapted(tiny)(input_ids=ids).logits, tiny(input_ids=ids).logits
+        torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=0, atol=0.03)
+        assert float((base - expected).abs().max()) > 0.2
+
+
+def test_the_export_names_no_path_and_carries_the_terms(run_folder: Path, tmp_path: Path) -> None:
+    folder = export_adapter(run_folder, tmp_path / "adapter", LoraShape(4, 8))
+    assert {path.name for path in folder.iterdir()} == {
+        ADAPTER_CONFIG,
+        ADAPTER_WEIGHTS,
+        CARD,
+        "GEMMA_TERMS.html",
+        "NOTICE.md",
+    }
+    for name in (ADAPTER_CONFIG, CARD):
+        assert str(tmp_path) not in (folder / name).read_text("utf-8")
+    assert read_card(folder).format == "citing-first"
+
+
+def test_a_calibration_is_read_back_by_the_product(run_folder: Path, tmp_path: Path) -> None:
+    folder = export_adapter(run_folder, tmp_path / "adapter", LoraShape(4, 8))
+    write_calibration(folder, Fitted(0.4, ((0.1, 0.2), (0.8, 0.9))))
+    assert read_card(folder).calibration == Calibration(0.0, ((0.1, 0.2), (0.8, 0.9)), 0.4)
+
+
+def test_an_adapter_of_another_model_is_refused(tiny: Any, run_folder: Path, tmp_path: Path) -> None:
+    folder = export_adapter(run_folder, tmp_path / "adapter", LoraShape(4, 8))
+    import torch
+
+    with pytest.raises(ModelError, match="which the model doesn't have"):
+        merge_adapter(torch.nn.Linear(2, 2), folder)
+    (folder / ADAPTER_CONFIG).write_text("{}", "utf-8")
+    with pytest.raises(ModelError, match="isn't the configuration"):
+        merge_adapter(tiny, folder)
+
+
+def test_nothing_to_export_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="train first"):
+        export_adapter(tmp_path, tmp_path / "adapter", LoraShape())
+
+
+# Calibration
+
+
+def outcome(abstain: float, f1: float, *, answerable: bool = True, name: str = "s") -> Outcome:
+    return Outcome(
+        id="q",
+        set=name,
+        language="nl",
+        passage_language="nl",
+        style=Style.SHORT,
+        question="",
+        gold=("x",) if answerable else (),
+        gold_number=1 if answerable else 0,
+        number=1,
+        text="x",
+        abstain_probability=abstain,
+        answer_probability=1.0,
+        f1=f1,
+    )
+
+
+def test_isotonic_pools_what_falls() -> None:
+    raw = np.array([0.1, 0.2, 0.3, 0.4])
+    right = np.array([0.0, 1.0, 0.0, 1.0])
+    assert isotonic_points(raw, right, least=1) == ((0.1, 0.0), (0.25, 0.5), (0.4, 1.0))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))
+def test_points_are_always_a_calibration(pairs: list[tuple[float, bool]]) -> None:
+    raw, right = (np.array(column, dtype=np.float64) for column in zip(*pairs, strict=True))
+    Calibration(points=isotonic_points(raw, right, least=3))
+
+
+def test_the_threshold_parts_what_can_be_parted() -> None:
+    outcomes = [outcome(0.1, 1.0), outcome(0.3, 1.0), outcome(0.7, 0.0, answerable=False)]
+    assert best_threshold(outcomes) == pytest.approx(0.5, abs=0.02)
+    assert fit(outcomes).points[-1][1] == 1.0
+
+
+def test_reliability_and_risk() -> None:
+    confidence, right = np.array([0.2, 0.4, 0.6, 0.8]), np.array([0.0, 1.0, 1.0, 1.0])
+    low, high = reliability(confidence, right, bins=2)
+    assert (low.n, low.confidence, low.accuracy) == (2, pytest.approx(0.3), 0.5)
+    assert (high.confidence, high.accuracy) == (pytest.approx(0.7), 1.0)
+    assert expected_calibration_error([low, high]) == pytest.approx(0.25)
+    curve = dict(risk_coverage_curve(confidence, right))
+    assert curve[0.5] == 0.0
+    assert curve[1.0] == 0.25
