@@ -44,19 +44,24 @@ def bench_search(
     questions: SetOption,
     collection: CollectionOption = "default",
     limit: LimitOption = 100,
+    chunks: Annotated[
+        int, typer.Option("--chunks", min=0, help="Grow a throw-away copy to so many passages first.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Questions of a set, one at a time, in all three modes."""
+    import tempfile
+
     from api.runtime import open_library
-    from eval.bench import bench_search, machine_limits, peak_memory
+    from eval.bench import bench_search, grow, machine_limits, peak_memory
     from rag.settings import load_settings
 
-    with (
-        exits_on_error(),
-        model_progress() as told,
-        open_library(load_settings(), told).open(collection) as opened,
-    ):
-        figures = bench_search(opened, _questions(questions, limit))
+    with exits_on_error(), model_progress() as told, tempfile.TemporaryDirectory() as folder:
+        with open_library(load_settings(), told).open(collection) as opened:
+            searched = grow(opened, Path(folder) / "grown", chunks) if chunks else opened
+            figures = bench_search(searched, _questions(questions, limit))
+            if chunks:
+                searched.close()
         _print([*figures, peak_memory(), *machine_limits()], as_json)
 
 

@@ -12,16 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from corpus.limits import ReadLimits
-from index.collection import Collection
+from index.collection import DATABASE, Collection
 from index.embedder import Embedder, EmbedderSpec, Vectors
 from index.hits import SearchMode
 from index.ingest import ingest
+from index.store import Origin, Store
 from rag.answerer import Answerer
 from rag.answers import Style
 
@@ -113,6 +114,33 @@ def bench_ingest(paths: Sequence[Path], embedder: Embedder, limits: ReadLimits, 
         Figure("embedding model alone", "tokens/s", tuple(rows["tokens/s"])),
         Figure("rest / forward pass", "ratio", tuple(rows["rest"])),
     ]
+
+
+def grow(source: Collection, folder: Path, chunks: int, seed: int = 0) -> Collection:
+    """A collection of at least `chunks` passages in `folder`: the source's, then copies with their vectors perturbed.
+
+    The noise, a tenth of a vector's length, takes a copy about as far as passages on one subject are apart.
+    """
+    noise = np.random.default_rng(seed)
+    Collection.create(folder, "grown", source.embedder, source.manifest.chunking).close()
+    store, made, copy = Store.open(folder / DATABASE), 0, 0
+    while made < chunks:
+        for document_id in source.sha256s():
+            document = source.document(document_id)
+            pieces = source.chunks(document_id)
+            vectors = source.embeddings(document_id).astype(np.float32)
+            if copy:
+                vectors += noise.normal(0, 0.1 / vectors.shape[1] ** 0.5, vectors.shape).astype(np.float32)
+                vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            with store.writing() as transaction:
+                renamed = replace(document, id=f"{document_id}~{copy}")
+                transaction.insert(renamed, pieces, vectors, Origin())
+            made += len(pieces)
+            if made >= chunks:
+                break
+        copy += 1
+    store.close()
+    return Collection.open(folder, source.embedder)
 
 
 def bench_search(collection: Collection, questions: Sequence[str], top_k: int = 10) -> list[Figure]:

@@ -292,6 +292,11 @@ class Collection:
         with self._store.reading() as transaction:
             return transaction.chunks_of(transaction.document(document_id).id)
 
+    def embeddings(self, document_id: str) -> NDArray[np.float16]:
+        """The stored vectors of a document's chunks, shape (n, dimension), in their order."""
+        with self._store.reading() as transaction:
+            return transaction.embeddings_of(document_id)
+
     def stats(self) -> CollectionStats:
         with self._store.reading() as transaction:
             counts = transaction.counts()

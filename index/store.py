@@ -453,6 +453,15 @@ class Transaction:
         )
         return [_chunk(*row) for row in rows]
 
+    def embeddings_of(self, document_id: str) -> NDArray[np.float16]:
+        """A document's embeddings in the order of its chunks, shape (n, dimension)."""
+        rows = self._connection.execute(
+            "SELECT embedding FROM chunks JOIN documents ON documents.key = document_key WHERE id = ? "
+            "ORDER BY ordinal",
+            (document_id,),
+        ).fetchall()
+        return np.frombuffer(b"".join(row[0] for row in rows), np.float16).reshape(len(rows), -1)
+
     def chunks_by_key(self, keys: Sequence[int]) -> dict[int, Chunk]:
         """The chunks that are still there, by key."""
         found = {}

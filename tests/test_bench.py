@@ -6,7 +6,7 @@ import numpy as np
 from index_fakes import WordEmbedder, document
 
 from corpus.limits import ReadLimits
-from eval.bench import Figure, TimedEmbedder, bench_ingest, bench_search
+from eval.bench import Figure, TimedEmbedder, bench_ingest, bench_search, grow
 from index.collection import Collection
 
 
@@ -43,3 +43,16 @@ def test_search_is_measured_for_every_question_and_mode(tmp_path: Path) -> None:
         figures = bench_search(collection, ["water", "kaas", "brood"])
     assert [figure.name.split()[0] for figure in figures] == ["embedding", "dense", "lexical", "fused"]
     assert [len(figure.values) for figure in figures] == [3, 3, 3, 3]
+
+
+def test_a_grown_collection_has_the_source_first_and_perturbed_copies_after_it(tmp_path: Path) -> None:
+    with Collection.create(tmp_path / "c", "c", WordEmbedder()) as source:
+        source.add(document(number, words=300) for number in range(3))
+        count = source.stats().chunks
+        with grow(source, tmp_path / "grown", 3 * count) as grown:
+            assert grown.stats().chunks == 3 * count
+            first = source.embeddings("doc/1").astype(np.float32)
+            np.testing.assert_array_equal(grown.embeddings("doc/1~0"), first)
+            cosines = np.sum(grown.embeddings("doc/1~2").astype(np.float32) * first, axis=1)
+            assert (cosines < 0.9999).all()
+            assert (cosines > 0.98).all()
