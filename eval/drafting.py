@@ -42,20 +42,26 @@ def draft_cases(documents: Iterable[Document]) -> Iterator[EvalCase]:
 
 def _sections(document: Document) -> Iterator[tuple[str, int, int]]:
     """Questions with where the text below them begins and ends."""
-    headings = [
-        match
-        for match in _HEADING.finditer(document.text)
-        if match.group("text").rstrip().endswith("?") or (match.group(1) or "").startswith("#")
-    ]
+    headings = [match for match in _HEADING.finditer(document.text) if _is_heading(match)]
     title = document.title.strip()
     if title.endswith("?") and not (headings and headings[0].group("text").strip() == title):
         end = headings[0].start() if headings else len(document.text)
         yield from _section(document.text, title, 0, end)
-    for match, following in zip(headings, [*headings[1:], None], strict=True):
-        question = match.group("text").strip()
+    ends = [heading.start() for heading in headings[1:]] + [len(document.text)]
+    for heading, end in zip(headings, ends, strict=False):
+        question = heading.group("text").strip()
         if question.endswith("?"):
-            end = following.start() if following else len(document.text)
-            yield from _section(document.text, question, match.end(), end)
+            yield from _section(document.text, question, heading.end(), end)
+
+
+def _is_heading(match: re.Match[str]) -> bool:
+    """Marked as one, or a question that stands alone at the beginning of a paragraph."""
+    if match.group(1):
+        return match.group(1).startswith("#") or match.group("text").endswith("?")
+    before = match.string[: match.start()].rstrip(" \t")
+    is_first = not before or before.endswith("\n\n")
+    text = match.group("text").strip()
+    return is_first and text.endswith("?") and len(sentences(text)) == 1
 
 
 def _section(text: str, question: str, start: int, end: int) -> Iterator[tuple[str, int, int]]:
