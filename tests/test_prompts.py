@@ -183,11 +183,11 @@ def test_few_shot_writes_a_run_of_a_passages_words() -> None:
     assert prompt_format.parse(prompt, generated) == (Claim("3 euro", (2,)),)
 
 
-def test_few_shot_completes_the_sentence_that_was_begun() -> None:
+def test_few_shot_gives_the_sentence_around_the_words_in_the_full_style() -> None:
     codec = WordCodec()
     prompt_format = FewShotFormat(codec)
     prompt = prompt_format.render(request(style=Style.FULL), 1000)
-    generated = write(prompt_format, prompt, codec, " Honden")
+    generated = write(prompt_format, prompt, codec, " Honden\n")
     assert prompt_format.is_finished(prompt, generated)
     assert prompt_format.parse(prompt, generated) == (Claim("Honden mogen mee.", (2,)),)
 
