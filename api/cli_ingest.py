@@ -31,7 +31,8 @@ def run_ingest(
 
         def follow(event: IngestEvent) -> None:
             if event.fate is Fate.FAILED:
-                progress.console.print(f"[yellow]not read[/] {escape(event.source)}: {escape(event.reason)}")
+                line = f"[yellow]not read[/] {escape(event.source)}: {escape(event.reason)}"
+                progress.console.print(line, soft_wrap=True)
             progress.update(
                 task,
                 completed=event.files_done,
@@ -50,7 +51,7 @@ def run_ingest(
     else:
         typer.echo(summary(report))
         typer.echo(f"{collection} has {stats.documents} documents in {stats.chunks} passages")
-        if stats.documents:
+        if report.added or report.replaced or report.unchanged:
             note('next: vraagbaak ask "…"')
     _raise_if_nothing_went_in(report)
 

@@ -128,15 +128,33 @@ class _Ingest:
             for document_id in earlier:
                 self._unchanged(document_id, file.source)
         else:
-            original = self._original(file)
-            for read in sandbox.read(file):
-                if is_cancelled():
-                    break
-                if isinstance(read, DocumentError):
-                    self.fail(read, keep=earlier)
-                else:
-                    self._document(self._named(read, file, origin), origin, original, writer)
+            self._read(file, origin, earlier, sandbox, writer, is_cancelled)
         self._files_done += 1
+
+    def _read(
+        self,
+        file: SourceFile,
+        origin: Origin,
+        earlier: Sequence[str],
+        sandbox: Sandbox,
+        writer: Writer,
+        is_cancelled: Callable[[], bool],
+    ) -> None:
+        original = self._original(file)
+        put, failures = list[str](), len(self.report.failed)
+        for read in sandbox.read(file):
+            if is_cancelled():
+                return
+            if isinstance(read, DocumentError):
+                self.fail(read, keep=earlier)
+            else:
+                document = self._named(read, file, origin)
+                put.append(document.id)
+                self._document(document, origin, original, writer)
+        if put and len(self.report.failed) > failures:
+            # So that the file isn't passed over next time, and what is wrong with it is said again.
+            writer.flush()
+            writer.keep(put, Origin(origin.path))
 
     def _original(self, file: SourceFile) -> Original | None:
         name = self._originals.get(file.path)

@@ -130,3 +130,15 @@ def test_an_original_is_kept_under_its_own_name(collection: Collection, tmp_path
     ingest(collection, [file], originals={file: "../../Mijn bestand.txt"})
     original = collection.original("upload-1.txt")
     assert (original.name, original.content) == ("../../Mijn bestand.txt", file.read_bytes())
+
+
+def test_a_bad_record_is_reported_again_until_it_is_mended(collection: Collection, folder: Path) -> None:
+    file = folder / "c.jsonl"
+    whole = file.read_text()
+    file.write_text(whole + "not json\n")
+    assert len(ingest(collection, [file]).failed) == 1
+    again = ingest(collection, [file])
+    assert (again.added, again.replaced, again.unchanged, len(again.failed)) == (0, 0, 3, 1)
+    file.write_text(whole)
+    mended = ingest(collection, [file])
+    assert (mended.unchanged, mended.failed) == (3, [])
