@@ -17,7 +17,6 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 from api import openai_compat, routes_ask, routes_collections, routes_runs, routes_system
@@ -155,20 +154,19 @@ class _PageFiles(StaticFiles):
 
 
 def _add_page(app: FastAPI, folder: Path) -> None:
+    files = _PageFiles(directory=folder, check_dir=False)
+
     @app.get("/", include_in_schema=False)
-    def page(request: Request) -> Response:
+    async def page(request: Request) -> Response:
         if not (folder / "index.html").is_file():
             raise HTTPException(404, "there is no web page in this installation; /docs shows the API")
-        return FileResponse(
-            folder / "index.html",
-            headers={"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"},
-        )
+        return await files.get_response("index.html", request.scope)
 
     @app.get("/favicon.ico", include_in_schema=False)
     def icon() -> Response:
         return Response(status_code=204)
 
-    app.mount("/static", _PageFiles(directory=folder, check_dir=False), name="static")
+    app.mount("/static", files, name="static")
 
 
 # The document
