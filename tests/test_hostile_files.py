@@ -4,23 +4,36 @@ import io
 import random
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from document_files import pdf_bytes
 
-from corpus import Document, ReadLimits, Sandbox, SourceFile, find_files, read, split
+from corpus import Document, ReadLimits, Sandbox, find_files, read, split
 from corpus.errors import BrokenDocumentError, DocumentError, DocumentTooLargeError, EmptyDocumentError
 from corpus.limits import MIB
 
 DOCUMENTS = ("txt", "md", "html", "pdf", "docx", "odt", "pptx", "xlsx")
-LIMITS = ReadLimits(timeout_s=30.0)
+LIMITS = ReadLimits(timeout_s=60.0)
+# One worker for the module: starting one for each test would take most of the time.
+SHARED = Sandbox(LIMITS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed_at_the_end() -> Iterator[None]:
+    yield
+    SHARED.close()
+
+
+def results_of(path: Path) -> list[Document | DocumentError]:
+    (source,) = find_files([path])
+    return [source] if isinstance(source, DocumentError) else list(SHARED.read(source))
 
 
 def error_of(path: Path, limits: ReadLimits = LIMITS) -> DocumentError:
     """The one error that reading `path` gives; it names the file."""
-    (error,) = read([path], limits)
+    (error,) = results_of(path) if limits is LIMITS else read([path], limits)
     assert isinstance(error, DocumentError), error
     assert error.source == str(path)
     return error
@@ -112,7 +125,7 @@ def test_binary_content_under_any_name(tmp_path: Path, extension: str, kind: str
     noise = random.Random(5).randbytes(20_000).replace(b"\n", b"\x01")
     data = {"random": noise, "png": b"\x89PNG\r\n\x1a\n" + noise, "elf": b"\x7fELF" + noise}[kind]
     path = written(tmp_path / f"binair.{extension}", data)
-    results = list(read([path], LIMITS))
+    results = results_of(path)
     assert results
     assert all(isinstance(result, BrokenDocumentError) for result in results)
 
@@ -228,7 +241,7 @@ def test_a_sheet_that_says_it_has_every_cell_there_can_be(tmp_path: Path) -> Non
     part = MAIN_PART["xlsx"]
     with zipfile.ZipFile(io.BytesIO(xlsx_bytes())) as archive:
         xml = archive.read(part).replace(b'ref="A1:B2"', b'ref="A1:XFD1048576"')
-    (document,) = read([written(tmp_path / "a.xlsx", with_part(xlsx_bytes(), part, xml))], LIMITS)
+    (document,) = results_of(written(tmp_path / "a.xlsx", with_part(xlsx_bytes(), part, xml)))
     assert isinstance(document, Document)
     assert document.text.endswith("- Gemeente: Delft; Bedrag: 5")
 
@@ -260,14 +273,14 @@ def test_a_sheet_that_says_it_has_every_cell_there_can_be(tmp_path: Path) -> Non
 @pytest.mark.parametrize("extension", ["md", "html"])
 def test_markup_that_never_ends(tmp_path: Path, unit: str, extension: str) -> None:
     path = written(tmp_path / f"lang.{extension}", (unit * 20_000 + " einde").encode())
-    for result in read([path], LIMITS):
+    for result in results_of(path):
         if isinstance(result, Document):
             assert split(result, lambda texts: [len(text) // 4 for text in texts])
 
 
 def test_an_unbroken_word_and_a_million_accents(tmp_path: Path) -> None:
     text = "x" * 100_000 + " a" + "\u0316\u0300" * 100_000
-    (document,) = read([written(tmp_path / "a.txt", text.encode())], LIMITS)
+    (document,) = results_of(written(tmp_path / "a.txt", text.encode()))
     assert isinstance(document, Document)
     assert len(document.text) < 100_100
     chunks = split(document, lambda texts: [len(text) // 4 for text in texts])
@@ -281,14 +294,11 @@ def test_an_unbroken_word_and_a_million_accents(tmp_path: Path) -> None:
 def test_damage_anywhere_gives_a_document_or_an_error(tmp_path: Path, extension: str) -> None:
     intact = VALID[extension]()
     chance = random.Random(extension)
-    with Sandbox(LIMITS) as sandbox:
-        for number in range(15):
-            damaged = bytearray(intact)
-            for _ in range(chance.randrange(1, 20)):
-                damaged[chance.randrange(len(damaged))] = chance.randrange(256)
-            if number % 3 == 0:
-                del damaged[chance.randrange(len(damaged)) :]
-            (source,) = find_files([written(tmp_path / f"{number}.{extension}", bytes(damaged))])
-            assert isinstance(source, SourceFile)
-            (result,) = sandbox.read(source)
-            assert isinstance(result, Document | DocumentError)
+    for number in range(15):
+        damaged = bytearray(intact)
+        for _ in range(chance.randrange(1, 20)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        if number % 3 == 0:
+            del damaged[chance.randrange(len(damaged)) :]
+        (result,) = results_of(written(tmp_path / f"{number}.{extension}", bytes(damaged)))
+        assert isinstance(result, Document | DocumentError)
