@@ -264,14 +264,14 @@ def usual(folder: Path) -> CausalReader:
     return load_reader_folder(folder)
 
 
-def asked(style: Style = Style.SHORT, repeat: int = 1) -> list[ReadRequest]:
+def asked(repeat: int = 1) -> list[ReadRequest]:
     questions = [
         "Wat kost een kaartje?",
         "Hoe hoog is de kraan?",
         "Waar ligt de sleutel?",
         "Wie is de koning?",
     ]
-    return [ReadRequest(question, "nl", PASSAGES * repeat, style) for question in questions]
+    return [ReadRequest(question, "nl", PASSAGES * repeat, Style.SHORT) for question in questions]
 
 
 @pytest.mark.model
@@ -285,9 +285,8 @@ def test_gemma_writes_what_generate_writes_past_its_sliding_window(exact: Causal
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("style", list(Style))
-def test_gemma_reads_a_batch_as_it_reads_one(exact: CausalReader, style: Style) -> None:
-    requests = asked(style) + asked(style, repeat=4)
+def test_gemma_reads_a_batch_as_it_reads_one(exact: CausalReader) -> None:
+    requests = asked() + asked(repeat=4)[:2]
     singles = [exact.read(request) for request in requests]
     for one, other in zip(exact.read_batch(requests), singles, strict=True):
         assert one.claims == other.claims
