@@ -7,7 +7,8 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """Limits on one file. Sizes are bytes unless the name says otherwise.
+    """Limits on one file. Sizes are bytes unless the name says otherwise. Messages name the settings
+    (`read_…`) that these are set by.
 
     `max_bytes` is a document's file size; `max_corpus_bytes` that of a .jsonl (or its compressed form,
     unpacked), which is streamed, so that only `max_bytes` of it, one record, is held at a time.

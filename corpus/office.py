@@ -139,7 +139,7 @@ def _check_size(unpacked: int, packed: int, source: str, limits: ReadLimits) -> 
     """The ratio only counts past a few megabytes: a small, blank document packs very well."""
     is_bomb = unpacked > 8 * MIB and unpacked > limits.max_compression_ratio * packed
     if unpacked > limits.max_uncompressed_bytes or is_bomb:
-        setting = "max_compression_ratio" if is_bomb else "max_uncompressed_bytes"
+        setting = "read_max_compression_ratio" if is_bomb else "read_max_unpacked_mib"
         reason = f"{packed / MIB:,.1f} MiB that unpack to {unpacked / MIB:,.0f} MiB or more, past {setting}"
         raise DocumentTooLargeError(source, f"{reason}: a zip bomb, or too large to read")
 

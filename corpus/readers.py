@@ -67,7 +67,7 @@ def read_file(source: SourceFile, limits: ReadLimits = DEFAULT_LIMITS) -> Iterat
 
 def _read_one(source: SourceFile, limits: ReadLimits) -> Document:
     if source.size > limits.max_bytes:
-        raise _too_large(source.source, source.size, limits.max_bytes, "max_bytes")
+        raise _too_large(source.source, source.size, limits.max_bytes, "read_max_mib")
     if source.size == 0:
         raise EmptyDocumentError(source.source, "the file is empty (0 bytes)")
     read = _reader(format_of(source.path.name) or "")
@@ -77,7 +77,7 @@ def _read_one(source: SourceFile, limits: ReadLimits) -> Document:
     if len(found.text) > limits.max_text_chars:
         reason = f"{len(found.text):,} characters of text, past the limit of {limits.max_text_chars:,}"
         raise DocumentTooLargeError(
-            source.source, f"{reason} (max_text_chars); split the file or raise the limit"
+            source.source, f"{reason} (read_max_text_chars); split the file or raise the limit"
         )
     return Document(
         id=source.id,
@@ -171,7 +171,7 @@ def _record_lines(source: SourceFile, limits: ReadLimits) -> Generator[tuple[int
                 total += size
                 _check_total(source, total, limits)
                 where = f"{source.source}, line {number}"
-                yield number, _too_large(where, size, limits.max_bytes, "max_bytes") if is_long else line
+                yield number, _too_large(where, size, limits.max_bytes, "read_max_mib") if is_long else line
         except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
             reason = f"the compressed data is damaged after line {number}: {error}"
             raise BrokenDocumentError(source.source, reason) from error
@@ -179,7 +179,7 @@ def _record_lines(source: SourceFile, limits: ReadLimits) -> Generator[tuple[int
 
 def _check_total(source: SourceFile, total: int, limits: ReadLimits) -> None:
     if total > limits.max_corpus_bytes:
-        raise _too_large(source.source, total, limits.max_corpus_bytes, "max_corpus_bytes")
+        raise _too_large(source.source, total, limits.max_corpus_bytes, "read_max_corpus_mib")
 
 
 def _opened(source: SourceFile) -> io.BufferedIOBase:
@@ -196,7 +196,7 @@ def _record(line: bytes, where: str, default_id: str, limits: ReadLimits) -> Doc
         raise EmptyDocumentError(where, "the field 'text' is empty or missing")
     if len(text) > limits.max_text_chars:
         raise DocumentTooLargeError(
-            where, f"'text' is past {limits.max_text_chars:,} characters (max_text_chars)"
+            where, f"'text' is past {limits.max_text_chars:,} characters (read_max_text_chars)"
         )
     canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
     return Document(

@@ -103,7 +103,7 @@ class _Worker:
 
     def _why(self, source: SourceFile, timed_out: bool, began_reply: bool) -> DocumentError:
         if timed_out:
-            reason = f"reading it takes more than {self._limits.timeout_s:g} s (timeout_s)"
+            reason = f"reading it takes more than {self._limits.timeout_s:g} s (read_timeout_s)"
             return DocumentTooLargeError(source.source, f"{reason}; split the file or raise the limit")
         code = self._process.wait()
         if code == -getattr(signal, "SIGKILL", 9):
@@ -112,7 +112,7 @@ class _Worker:
         self._errors.seek(0)
         lines = self._errors.read()[-4096:].decode("utf-8", "replace").strip().splitlines() or [""]
         if began_reply or "MemoryError" in lines[-1]:
-            return DocumentTooLargeError(source.source, "reading it takes more memory than max_memory_bytes")
+            return DocumentTooLargeError(source.source, "reading it takes more memory than read_max_memory_mib")
         how = f"signal {-code}" if code < 0 else lines[-1][:200]
         return BrokenDocumentError(source.source, f"the file is damaged: reading it failed ({how})")
 

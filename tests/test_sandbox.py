@@ -91,14 +91,14 @@ def test_a_file_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
     with Sandbox(ReadLimits(timeout_s=1.5)) as sandbox:
         (error,) = sandbox.read(source_of(tmp_path, "bad.pdf", b"hang"))
     assert isinstance(error, DocumentTooLargeError)
-    assert "more than 1.5 s (timeout_s)" in error.reason
+    assert "more than 1.5 s (read_timeout_s)" in error.reason
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there the address space is limited")
 def test_a_file_that_fills_the_memory_is_too_large(evil: Sandbox, tmp_path: Path) -> None:
     (error,) = evil.read(source_of(tmp_path, "bad.pdf", b"memory"))
     assert isinstance(error, DocumentTooLargeError)
-    assert "max_memory_bytes" in error.reason
+    assert "read_max_memory_mib" in error.reason
 
 
 def test_what_a_library_prints_doesnt_get_between_the_replies(evil: Sandbox, tmp_path: Path) -> None:
