@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from index.weights import ensure_generator
 from rag.answers import Style
 from rag.training.calibrate import expected_calibration_error, fit, is_right, raw_confidence, reliability
 from rag.training.codec import folder_codec
@@ -63,6 +64,15 @@ def export_command(
 ) -> None:
     """Write the adapter of the run's last checkpoint, without a calibration."""
     typer.echo(f"exported to {export_adapter(run, into, LoraShape(rank, alpha))}")
+
+
+@app.command("merge")
+def merge_command(
+    home: Annotated[Path, typer.Option(help="The folder under which models are materialised.")],
+    adapter: Annotated[Path, typer.Option(exists=True)] = ADAPTER_FOLDER,
+) -> None:
+    """Merge an adapter into the bundled base model, as the product does, and say where it is."""
+    typer.echo(ensure_generator(home, adapter=adapter))
 
 
 @app.command("evaluate")

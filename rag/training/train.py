@@ -48,7 +48,10 @@ _CONFIGS: dict[Kind, DrawConfig] = {
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """A run. `mixture` says how often a context of each kind is drawn; times are seconds of training."""
+    """A run. `mixture` says how often a context of each kind is drawn; times are seconds of training.
+
+    Every `validate_every`th checkpoint is validated, and the last.
+    """
 
     base: Path
     embedder: Path
@@ -63,7 +66,8 @@ class TrainConfig:
     warmup_s: float = 90.0
     packs_a_step: int = 2
     max_tokens: int = 1500
-    checkpoint_s: float = 540.0
+    checkpoint_s: float = 480.0
+    validate_every: int = 4
     drawn_vocabulary: int = 40_000
     threads: int = 2
     citing_last: bool = False
@@ -142,7 +146,7 @@ def train(config: TrainConfig) -> Position:
         },
     )
     model.train()
-    since_checkpoint, recent = 0.0, []
+    since_checkpoint, checkpoints, recent = 0.0, 0, []
     while position.trained_s < config.budget_s:
         started = time.monotonic()
         packs = [
@@ -167,15 +171,9 @@ def train(config: TrainConfig) -> Position:
             recent = []
         if since_checkpoint >= config.checkpoint_s:
             _save(config, model, optimizer, position)
-            _log(
-                config.run,
-                {
-                    "event": "validation",
-                    **_figures(position),
-                    **validate(model, checks),
-                },
-            )
-            since_checkpoint = 0.0
+            since_checkpoint, checkpoints = 0.0, checkpoints + 1
+            if checkpoints % config.validate_every == 0:
+                _log(config.run, {"event": "validation", **_figures(position), **validate(model, checks)})
     _save(config, model, optimizer, position)
     _log(config.run, {"event": "end", **_figures(position), **validate(model, checks)})
     return position
