@@ -92,7 +92,7 @@ def read_xlsx(data: bytes, source: str, limits: ReadLimits) -> Text:
                 blocks.append(block)
                 chars += len(block)
                 if chars > limits.max_text_chars:
-                    reason = f"more than {limits.max_text_chars:,} characters of text (max_text_chars)"
+                    reason = f"more than {limits.max_text_chars:,} characters of text (read_max_text_chars)"
                     raise DocumentTooLargeError(source, f"{reason}; split the file or raise the limit")
         title = workbook.properties.title
     except (*_DAMAGE, SyntaxError, InvalidFileException, DefusedXmlException) as error:

@@ -47,7 +47,7 @@ def _replies(source: SourceFile, limits: ReadLimits) -> Iterator[dict[str, objec
         for found in read_file(source, limits):
             yield encode_result(found)
     except MemoryError:
-        reason = f"reading it takes more than {limits.max_memory_bytes / MIB:,.0f} MiB (max_memory_bytes)"
+        reason = f"reading it takes more than {limits.max_memory_bytes / MIB:,.0f} MiB (read_max_memory_mib)"
         yield encode_result(
             DocumentTooLargeError(source.source, f"{reason}; split the file or raise the limit")
         )

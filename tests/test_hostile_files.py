@@ -137,7 +137,7 @@ def test_a_file_of_200_megabytes_names_size_limit_and_setting(tmp_path: Path, ex
         file.truncate(200 * MIB)
     error = error_of(path)
     assert isinstance(error, DocumentTooLargeError)
-    for part in ("200.0 MiB", "50 MiB", "max_bytes"):
+    for part in ("200.0 MiB", "50 MiB", "read_max_mib"):
         assert part in error.reason
 
 
