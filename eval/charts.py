@@ -11,7 +11,7 @@ from math import floor, log10
 from eval.tally import CurvePoint, StageTiming
 
 WIDTH, HEIGHT = 360, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 14, 42
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 20, 14, 42
 _BAR_HEIGHT = 34
 
 
@@ -96,7 +96,7 @@ def risk_coverage_chart(points: Sequence[CurvePoint]) -> LineChart | None:
         x_label="coverage: share of the questions answered",
         y_label="risk: share wrong",
         x_ticks=tuple(Tick(_x(share), f"{share:.0%}") for share in (0, 0.25, 0.5, 0.75, 1)),
-        y_ticks=tuple(Tick(_y(step / 4), f"{step / 4 * top:.0%}") for step in range(5)),
+        y_ticks=tuple(Tick(_y(share), f"{share * top:.0%}") for share in _shares(top)),
         lines=(
             _line("risk", places, markers=len(places) <= 12, summary=f"{last.risk:.0%} at full coverage"),
         ),
@@ -180,6 +180,12 @@ def _x(share: float) -> float:
 
 def _y(share: float) -> float:
     return round(HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM), 1)
+
+
+def _shares(top: float) -> list[float]:
+    """Where an axis that ends at `_ceiling` has its ticks, so that their labels are round."""
+    steps = 4 if round(top / 10.0 ** floor(log10(top) + 1e-9)) in (2, 4) else 5
+    return [step / steps for step in range(steps + 1)]
 
 
 def _ceiling(value: float) -> float:

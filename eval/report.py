@@ -98,6 +98,14 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
+class ModeRow:
+    """One retrieval metric's figures for each search mode."""
+
+    metric: Metric
+    estimates: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupRow:
     """One group's figures for the key metrics, None where they don't apply."""
 
@@ -123,6 +131,7 @@ def render(summary: Summary, cases: Path) -> str:
             javascript_hash=_csp_hash(javascript),
             key=[row for name in key if (row := _row(name, summary.metrics[name][ALL]))],
             families=families(summary),
+            modes=mode_rows(summary),
             groups=group_rows(summary, key),
             key_metrics=[metric_of(name) for name in key],
             line_charts=_line_charts(summary),
@@ -150,11 +159,9 @@ def key_metrics(summary: Summary) -> list[str]:
 def families(summary: Summary) -> list[Family]:
     """All metrics with at least one case, in their order."""
     plain = [name for name in METRICS if name in summary.metrics]
-    modes = [name for name in summary.metrics if ":" in name]
     parts = (
         ("Answers, citations and abstention", [name for name in plain if name not in RETRIEVAL_METRICS]),
         (f"Retrieval ({summary.settings.mode.value})", [name for name in plain if name in RETRIEVAL_METRICS]),
-        ("Retrieval, modes side by side", modes),
     )
     found = []
     for title, names in parts:
@@ -162,6 +169,16 @@ def families(summary: Summary) -> list[Family]:
         if rows:
             found.append(Family(title, rows))
     return found
+
+
+def mode_rows(summary: Summary) -> list[ModeRow]:
+    """Retrieval by search mode, in the order of `RunSettings.modes`; empty where there is only one."""
+    modes = summary.settings.modes
+    return [
+        ModeRow(METRICS[name], tuple(summary.metrics[f"{name}:{mode.value}"][ALL] for mode in modes))
+        for name in RETRIEVAL_METRICS
+        if len(modes) > 1 and name in summary.metrics and summary.metrics[name][ALL].n
+    ]
 
 
 def _row(name: str, estimate: Estimate) -> Row | None:
@@ -177,8 +194,8 @@ def _row(name: str, estimate: Estimate) -> Row | None:
 
 
 def group_rows(summary: Summary, names: Sequence[str]) -> list[GroupRow]:
-    """The key metrics by group, in the groups' order of appearance."""
-    groups = dict.fromkeys(group for name in names for group in summary.metrics[name])
+    """The key metrics by group, all cases first."""
+    groups = sorted({group for name in names for group in summary.metrics[name]}, key=lambda g: (g != ALL, g))
     rows = []
     for group in groups:
         estimates = tuple(summary.metrics[name].get(group) for name in names)
@@ -285,6 +302,12 @@ def segments(text: str, offset: int, marks: Mapping[str, Sequence[tuple[int, int
     return cut
 
 
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return "no interval"
+    return f"{estimate.low:.3f} – {estimate.high:.3f}"
+
+
 def _csp_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
@@ -302,4 +325,5 @@ def _environment() -> "Environment":
     )
     environment.filters["duration"] = duration
     environment.filters["figure"] = lambda value: "–" if value is None else f"{value:.3f}"
+    environment.filters["interval"] = _interval
     return environment

@@ -26,6 +26,8 @@ Mask = NDArray[np.bool_]
 """Shape (cases,)."""
 
 MAX_TAG_VALUES = 20
+_NO_GROUPS = ("crosslingual", "document")
+"""Tags with a meaning of their own."""
 ALL = "all"
 CUTOFFS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 50)
 _CURVE_POINTS = 100
@@ -111,7 +113,7 @@ class Tally:
         if record.crosslingual is not None:
             found["crosslingual"] = _flag(record.crosslingual)
         for key, tag in record.tags.items():
-            if key != "crosslingual":
+            if key not in _NO_GROUPS:
                 found[f"tag:{key}"] = _flag(tag) if isinstance(tag, bool) else str(tag)
         for key, value in found.items():
             if key in self._many:
@@ -265,9 +267,12 @@ class Table:
 
 
 def _confidence_of(record: CaseRecord) -> float:
+    """An abstention's is below any answer's: no threshold on confidence would let it through."""
     if "abstained" not in record.metrics:
         return _NAN
-    return record.prediction.confidence if record.prediction else 0.0
+    if record.prediction is None:
+        return 0.0
+    return -1.0 if record.prediction.abstained else record.prediction.confidence
 
 
 def _flag(value: bool) -> str:

@@ -175,19 +175,19 @@ def test_charts_are_to_scale() -> None:
     chart = risk_coverage_chart([CurvePoint(0.5, 0.0), CurvePoint(1.0, 0.4)])
     assert chart is not None
     (line,) = chart.lines
-    # Half of 306 units from 40; risk 0.4 is the top of the axis.
-    assert line.points == ((193.0, 208.0), (346.0, 14.0))
+    # Half of 300 units from 40; risk 0.4 is the top of the axis.
+    assert line.points == ((190.0, 208.0), (340.0, 14.0))
     assert [tick.label for tick in chart.y_ticks] == ["0%", "10%", "20%", "30%", "40%"]
     recall = recall_chart((1, 10, 20), {"dense": [0.5, 1.0, 1.0]})
     assert recall is not None
-    assert recall.lines[0].points == ((40.0, 111.0), (346.0, 14.0))
+    assert recall.lines[0].points == ((40.0, 111.0), (340.0, 14.0))
     latency = latency_chart(
         {"total_s": StageTiming(1.0, 2.0, 1.0, 3), "read_s": StageTiming(0.5, 1.0, 0.5, 3)}
     )
     assert latency is not None
     assert [(bar.name, bar.median, bar.whisker) for bar in latency.bars] == [
-        ("read", 83.0, 180.0),
-        ("total", 166.0, 346.0),
+        ("read", 81.5, 177.0),
+        ("total", 163.0, 340.0),
     ]
 
 

@@ -100,7 +100,6 @@ def test_groups(tmp_path: Path) -> None:
         "crosslingual=false": 5,
         "language=en": 1,
         "language=nl": 4,
-        "tag:document=nl/delft": 2,
         "tag:set=a": 2,
         "tag:set=b": 3,
     }
