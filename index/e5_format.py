@@ -176,7 +176,8 @@ def write_sentence_transformer(packed: bytes, folder: Path) -> None:
     shapes = {name: parameter.shape for name, parameter in bert.state_dict().items()}
     state = {name: tensor.reshape(shapes[name]).half() for name, tensor in model.state().items()}
     bert = BertModel(config, add_pooling_layer=False)
-    bert.to(dtype=torch.float16)  # type: ignore[arg-type]
+    for parameter in bert.parameters():
+        parameter.data = parameter.data.half()
     bert.load_state_dict(state)
     bare = folder / "bare"
     bert.save_pretrained(bare)
