@@ -1,6 +1,7 @@
 """SIGKILL at random instants: the collection opens, answers, and has every acknowledged document."""
 
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from index.hits import SearchMode
 
 KILLS = 30
 
-# Prints a document's id once it is acknowledged; replaces, adds and deletes as it goes.
+# Both print a document's id once it is acknowledged. One replaces, adds and deletes as it goes; the other
+# ingests a folder of files.
 WRITE = """
 import sys
 from pathlib import Path
@@ -32,6 +34,23 @@ with Collection.open(Path(sys.argv[1]), WordEmbedder()) as collection:
                 gone = f"doc/{round_number * 1000 + number - 20}"
                 print("deleting", gone, flush=True)
                 writer.delete([gone])
+"""
+INGEST = """
+import sys
+from pathlib import Path
+import index.writer
+from index_fakes import WordEmbedder, document
+from index.collection import Collection
+from index.ingest import ingest
+index.writer.FLUSH_CHUNKS = 8
+round_number = int(sys.argv[2])
+folder = Path(sys.argv[1]).parent / f"files{round_number}"
+folder.mkdir()
+for number in range(200):
+    (folder / f"{number}.txt").write_text(document(round_number * 1000 + number, words=150).text)
+with Collection.open(Path(sys.argv[1]), WordEmbedder()) as collection:
+    print("open", flush=True)
+    ingest(collection, [folder], on_event=lambda event: print("stored", event.document_id, flush=True))
 """
 
 
@@ -54,7 +73,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
 def run_and_kill(folder: Path, round_number: int, lines: int) -> tuple[set[str], set[str]]:
     """Kills the writer after so many lines; returns what it acknowledged and what it may have deleted."""
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITE, str(folder), str(round_number)],
+        [sys.executable, "-c", INGEST if round_number % 2 else WRITE, str(folder), str(round_number)],
         stdout=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": f"{Path.cwd()}:{Path(__file__).parent}", "PATH": "/usr/bin:/bin"},
@@ -84,7 +103,8 @@ def check_whole(collection: Collection) -> None:
         assert all(said == found for said, found in rows)
     if count:
         some = next(iter(chunks.values()))
-        number = some.document_id.removeprefix("doc/")
-        worded = collection.search(f"nummer{number}", 3, SearchMode.LEXICAL)
+        number = re.search(r"nummer\d+", collection.document(some.document_id).text)
+        assert number is not None
+        worded = collection.search(number[0], 3, SearchMode.LEXICAL)
         assert worded[0].chunk.document_id == some.document_id
         assert len(collection.search("water kaas", 10)) == min(10, count)
