@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import tantivy
 from index_fakes import WordEmbedder, document
 
 from corpus.document import Document
@@ -76,13 +77,22 @@ def test_a_batch_gives_what_single_searches_give(collection: Collection) -> None
     assert collection.search_batch(questions, 5) == [collection.search(question, 5) for question in questions]
 
 
+def lexical_terms(folder: Path, prefix: str) -> list[str]:
+    """The Dutch words of the index on disk; the files themselves are compressed."""
+    (index,) = folder.glob("lexical-*")
+    searcher = tantivy.Index.open(str(index)).searcher()
+    return [term for term, _ in searcher.terms_with_prefix("nl", prefix)]
+
+
 def test_deleted_words_are_nowhere_in_the_files(collection: Collection, folder: Path) -> None:
     secret = Document(
         "s", "Geheimtitel", "nl", "Het wachtwoord is zwaluwstaartverbinding. " * 40, "s", {}, "s"
     )
     collection.add([secret, *(document(number) for number in range(5))])
     assert any(b"zwaluwstaartverbind" in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+    assert lexical_terms(folder, "zwaluw") == ["zwaluwstaartverbind"]
     assert collection.delete(["s", "never there"]) == 1
+    assert lexical_terms(folder, "zwaluw") == []
     for file in folder.rglob("*"):
         if file.is_file():
             content = file.read_bytes().lower()
@@ -98,6 +108,7 @@ def test_a_replaced_documents_old_words_are_nowhere_in_the_files(
 ) -> None:
     collection.add([Document("r", "", "nl", "Oud woord: kolibrievleugel. " * 30, "r", {}, "1"), document(1)])
     collection.add([Document("r", "", "nl", "Nieuw woord.", "r", {}, "2")])
+    assert lexical_terms(folder, "kolibrie") == []
     for file in folder.rglob("*"):
         if file.is_file():
             assert b"kolibrie" not in file.read_bytes().lower(), file
