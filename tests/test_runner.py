@@ -75,6 +75,20 @@ def test_short_answers_are_scored_by_hand(tmp_path: Path) -> None:
     assert mean(summary, "invalid_markers") == 0.0
 
 
+def test_risk_and_coverage_of_a_run_by_hand(tmp_path: Path) -> None:
+    summary, _ = run(tmp_path)
+    # From the surest on: "named" (0.9) right; "delft" and "kosten" (0.7) right; the trap (0.5) wrong; and the
+    # abstention last, as a loss: risks 0, 0, 1/4 and 2/5 at coverages 0.2, 0.6, 0.8 and 1.
+    assert [(point.coverage, point.risk) for point in summary.risk_coverage] == [
+        (0.2, 0.0),
+        (0.6, 0.0),
+        (0.8, 0.25),
+        (1.0, 0.4),
+    ]
+    assert mean(summary, "aurc") == pytest.approx(0.2 * 0.25 + 0.2 * 0.4)
+    assert mean(summary, "coverage@5%risk") == 0.6
+
+
 def test_what_does_not_apply_is_null(tmp_path: Path) -> None:
     _, records = run(tmp_path)
     delft, moon = records["delft"].metrics, records["moon"].metrics
