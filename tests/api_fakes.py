@@ -1,10 +1,12 @@
 """A service on fake models: the word embedder, and a reader that quotes and can be held."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import uvicorn
 from fastapi.testclient import TestClient
 
 from api.app import create_app
@@ -110,3 +112,33 @@ def wait(test_client: TestClient, job_id: str) -> dict[str, object]:
     job = service.running.writer.job(job_id)
     assert job.finished.wait(60)
     return job.view().model_dump(mode="json")
+
+
+class Live:
+    """A service in a thread of its own."""
+
+    def __init__(self, home: Path, reader: QuotingReader, config: ServiceConfig, **options: object) -> None:
+        self.reader = reader
+        made = engine(home, reader, **options)
+        self.app = create_app(config, home, lambda: made)
+        self.service: Service = self.app.state.service
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        options = uvicorn.Config(self.app, log_config=None, access_log=False, ws="none", lifespan="on")
+        self.server = uvicorn.Server(options)
+        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
+
+    @contextmanager
+    def running(self) -> Iterator["Live"]:
+        self.thread.start()
+        try:
+            while not self.server.started:
+                threading.Event().wait(0.01)
+            assert self.service.wait_until_loaded(20)
+            yield self
+        finally:
+            self.reader.released.set()
+            self.server.should_exit = True
+            self.thread.join(30)
+            self.socket.close()

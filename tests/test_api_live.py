@@ -6,53 +6,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
-from api.app import create_app
 from api.client import Offered, RequestError, UnreachableError, Vraagbaak, Written
 from api.config import ServiceConfig
-from api.service import Service
 from corpus.errors import ServiceError
 from index.hits import Filters, SearchMode
 from rag.answers import Answer
-from tests.api_fakes import ABSTAIN, QuotingReader, engine
+from tests.api_fakes import ABSTAIN, Live, QuotingReader
 
 TEXT = "De provincies betalen samen de helft. Het Rijk betaalt de rest."
-
-
-class Live:
-    """A service in a thread of its own."""
-
-    def __init__(self, home: Path, reader: QuotingReader, config: ServiceConfig) -> None:
-        self.reader = reader
-        made = engine(home, reader)
-        self.app = create_app(config, home, lambda: made)
-        self.service: Service = self.app.state.service
-        self.socket = socket.socket()
-        self.socket.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        options = uvicorn.Config(self.app, log_config=None, access_log=False, ws="none", lifespan="on")
-        self.server = uvicorn.Server(options)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.socket]})
-
-    @contextmanager
-    def running(self) -> Iterator["Live"]:
-        self.thread.start()
-        try:
-            while not self.server.started:
-                threading.Event().wait(0.01)
-            assert self.service.wait_until_loaded(20)
-            yield self
-        finally:
-            self.reader.released.set()
-            self.server.should_exit = True
-            self.thread.join(30)
-            self.socket.close()
 
 
 @pytest.fixture
