@@ -31,8 +31,8 @@ HOSTILE_HTML = (
 )
 SAMPLES = {
     "nl/warmte.txt": (
-        "🎉🎉 Nieuws uit de gemeente.\n\nDe wethouder opent een warmtenet in de wijk. 🔥 Het warmtenet kost twaalf miljoen "
-        "euro.\n\nDe bewoners betalen niets. De aanleg duurt drie jaar."
+        "🎉🎉 Nieuws uit de gemeente 🔥.\n\nDe wethouder opent een warmtenet in de wijk. "
+        "Het warmtenet kost twaalf miljoen euro.\n\nDe bewoners betalen niets. De aanleg duurt drie jaar."
     ),
     "nl/fietsen.txt": "De fietsbrug is twee kilometer lang. De brug verbindt het station met de haven.",
     "en/harbour.txt": "The harbour opens in spring. The harbour master expects ninety ships a week.",

@@ -17,13 +17,15 @@ export class ApiError extends Error {
 
   /** One text for a person: title in their language, the service's own reason, when to try again. */
   get shown() {
-    if (this.status === 0) return t("error.network");
+    if (this.status === 0) return t(`error.${this.slug || "network"}`);
     const retry = this.retryAfter ? t("error.retry", { seconds: this.retryAfter }) : "";
     return [problemTitle(this) && `${problemTitle(this)}:`, `${this.detail}.`.replace(/\.\.$/, "."), retry]
       .filter(Boolean)
       .join(" ");
   }
 }
+
+const brokenOff = () => new ApiError(0, { type: "broken_stream" });
 
 const whenSignedOut = new EventTarget();
 /** Calls the listener when the service asks for a key, or no longer knows the one that was sent. */
@@ -116,9 +118,9 @@ export async function* ask(body, signal) {
     }
   } catch (error) {
     if (error instanceof ApiError || error.name === "AbortError") throw error;
-    throw new ApiError(0);
+    throw brokenOff();
   }
-  if (!isOver) throw new ApiError(0);
+  if (!isOver) throw brokenOff();
 }
 
 /** Sends one file; resolves to its job. XMLHttpRequest, because fetch can't tell how far an upload is. */
@@ -141,19 +143,28 @@ export function upload(name, file, path, { onProgress, signal }) {
   });
 }
 
+const ticketFor = async (path) => (await json("POST", "/v1/tickets", { json: { path } })).url;
+
 /**
- * Opens a path of the service in a new tab. Where keys are on the tab gets a ticket; it is opened first, since
- * browsers allow that only in answer to a click.
+ * Opens a path of the service in a new tab, where keys are on: by a ticket. The tab is opened first, since browsers
+ * allow that only in answer to a click.
  */
 export async function openInTab(path, fragment = "") {
   const tab = window.open("", "_blank");
   if (tab === null) return;
   tab.opener = null;
   try {
-    const { url } = await json("POST", "/v1/tickets", { json: { path } });
-    tab.location.replace(url + fragment);
+    tab.location.replace((await ticketFor(path)) + fragment);
   } catch (error) {
     tab.close();
     throw error;
   }
+}
+
+/** Saves what is at a path of the service, where keys are on: by a ticket. */
+export async function download(path) {
+  const link = window.document.createElement("a");
+  link.href = await ticketFor(path);
+  link.download = "";
+  link.click();
 }

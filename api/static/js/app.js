@@ -196,6 +196,8 @@ function leave(reason = "") {
   session.forget();
   store.session = null;
   store.collections = [];
+  hideTip();
+  for (const id of ["quote", "announcer"]) byId(id).replaceChildren();
   source.hide();
   source.forget();
   for (const part of [ask, uploads, evaluations, documents]) part.forget();

@@ -292,6 +292,6 @@ function renderHistory() {
     return el("li", {}, el("a", { href: each.address, "aria-current": isCurrent }, each.q));
   });
   byId("history-list").replaceChildren(...items);
-  byId("history").hidden = items.length === 0;
+  byId("history").hidden = [...asked.values()].every((each) => each === current);
 }
 

@@ -28,6 +28,7 @@ export const isOpen = () => opened !== null;
 /** Forgets what was fetched: a document may be other than it was. */
 export function forget() {
   cached = null;
+  if (opened === null) byId("source-text").replaceChildren();
 }
 
 /** Opens a document at `start`–`end`, where these are given; does nothing where that is open already. */
@@ -143,16 +144,18 @@ const isChanged = () =>
   opened.start !== null && (opened.end > opened.points.length ||
     (opened.quote !== undefined && opened.points.slice(opened.start, opened.end) !== opened.quote));
 
+/** A PDF opens at its page in a new tab; anything else is saved. */
 function original(page) {
   const isPdf = opened.document.page_starts.length > 0;
   const path = api.originalPath(opened.collection, opened.id, isPdf ? "inline" : "attachment");
   const fragment = isPdf && page !== null ? `#page=${page}` : "";
-  const words = t(isPdf ? "source.original_pdf" : "source.original");
   const onclick = asksForKey() && ((event) => {
     event.preventDefault();
-    api.openInTab(path, fragment).catch((error) => announce(error.shown ?? String(error)));
+    const done = isPdf ? api.openInTab(path, fragment) : api.download(path);
+    done.catch((error) => announce(error.shown ?? String(error)));
   });
-  return el("a", { href: path + fragment, target: "_blank", rel: "noopener", onclick }, words);
+  const how = isPdf ? { target: "_blank", rel: "noopener" } : { download: true };
+  return el("a", { href: path + fragment, ...how, onclick }, t(isPdf ? "source.original_pdf" : "source.original"));
 }
 
 /** Only an address of the web is a link: a document may say anything of itself. */
@@ -202,6 +205,7 @@ function pieces(from, to) {
 }
 
 const LIST_ITEM = /^\s*([-*+•#>|]|\d+[.)])\s/;
+const HEADING = /^#{1,6} /;
 const LONG = 60;
 
 /**
@@ -211,13 +215,17 @@ const LONG = 60;
 function lines(text) {
   const parts = text.split("\n");
   return parts.flatMap((part, at) => {
-    if (at === parts.length - 1) return [part];
-    const next = parts[at + 1];
-    const isSoft = part.length >= LONG && next.trim() && !LIST_ITEM.test(next);
-    if (isSoft) return [`${part}\n`];
-    const isGap = !part.trim() && at > 0;
-    return [`${part}\n`, el(isGap ? "span" : "br", isGap ? { class: "gap" } : {})];
+    const isLast = at === parts.length - 1;
+    const whole = isLast ? part : `${part}\n`;
+    const node = HEADING.test(part) ? el("span", { class: "heading" }, whole) : whole;
+    return isLast ? [node] : [node, ...breakBetween(part, parts[at + 1], at > 0)];
   });
+}
+
+function breakBetween(line, next, isInside) {
+  if (!line.trim() && isInside) return [el("span", { class: "gap" })];
+  const isSoft = line.length >= LONG && next.trim() && !LIST_ITEM.test(next) && !HEADING.test(line);
+  return isSoft ? [] : [el("br")];
 }
 
 function scrollToMark() {
