@@ -13,12 +13,14 @@ import typer
 from api.console import CANCELLED_EXIT_CODE, exits_on_error, model_progress, note, print_json
 
 if TYPE_CHECKING:
+    from corpus.document import Document
     from eval.cases import Problem
     from eval.checking import CheckReport
     from eval.compare import Comparison
     from eval.corpora import OnProgress
     from eval.intervals import Difference, Estimate
     from eval.runner import EvaluationRun, RunProgress
+    from eval.scoring import FindDocument
     from eval.summary import RunSettings, Summary
     from eval.systems import CollectionSystem, System
     from index.collection import Collection
@@ -160,17 +162,18 @@ def check(
 ) -> None:
     """Say what is wrong with a set, by line and field; with --corpus or --collection also its documents."""
     with exits_on_error():
-        from corpus.errors import EvalSetError
+        from api.runtime import open_library
+        from corpus.errors import EvalSetError, InputError
         from eval.checking import check_set
         from rag.settings import load_settings
 
-        if collection or corpus:
-            with _opened(
-                load_settings(), set_file, collection, corpus or [], brings_passages=False
-            ) as opened:
-                from eval.systems import CollectionSystem
-
-                report = check_set(set_file, CollectionSystem(opened))
+        if corpus and collection:
+            raise InputError("--collection and --corpus exclude each other; choose one")
+        if corpus:
+            report = check_set(set_file, _finder_of(_read_documents(corpus)))
+        elif collection:
+            with open_library(load_settings()).open(collection) as opened:
+                report = check_set(set_file, opened.document)
         else:
             report = check_set(set_file)
         if as_json:
@@ -190,19 +193,10 @@ def from_documents(
 ) -> None:
     """Draft a set out of headings that are questions; a person then reads and mends every line."""
     with exits_on_error():
-        from corpus import read
-        from corpus.document import Document
-        from corpus.errors import DocumentError, StorageError
+        from corpus.errors import StorageError
         from eval.drafting import draft_cases, to_line
-        from rag.settings import load_settings
 
-        limits = load_settings().read_limits()
-        documents = []
-        for found in read([path.resolve() for path in paths], limits):
-            if isinstance(found, DocumentError):
-                note(f"not read: {found}")
-            elif isinstance(found, Document):
-                documents.append(found)
+        documents = _read_documents(paths)
         lines = [to_line(case) for case in draft_cases(documents)]
         if out is None:
             for line in lines:
@@ -216,6 +210,34 @@ def from_documents(
             f"{len(lines)} questions in {len(documents)} documents; read and mend them, then: "
             "vraagbaak eval check"
         )
+
+
+def _read_documents(paths: Sequence[Path]) -> "list[Document]":
+    """All documents of files and folders, without a model; what can't be read is named on stderr."""
+    from corpus import read
+    from corpus.errors import DocumentError
+    from rag.settings import load_settings
+
+    documents = []
+    for found in read([path.resolve() for path in paths], load_settings().read_limits()):
+        if isinstance(found, DocumentError):
+            note(f"not read: {found}")
+        else:
+            documents.append(found)
+    return documents
+
+
+def _finder_of(documents: "Sequence[Document]") -> "FindDocument":
+    from corpus.errors import DocumentNotFoundError
+
+    by_id = {document.id: document for document in documents}
+
+    def find(name: str) -> "Document":
+        if name not in by_id:
+            raise DocumentNotFoundError(f"there is no document {name!r}")
+        return by_id[name]
+
+    return find
 
 
 def _modes(mode: str) -> tuple[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from corpus.normalising import normalise
 from eval.cases import EvalCase, Problem, scan, unknown_fields
 from eval.gold import GoldFinder, place
 from eval.metrics import contains_answer
-from eval.systems import System
+from eval.scoring import FindDocument
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +24,27 @@ class CheckReport:
     counts: tuple[tuple[str, int], ...]
 
 
-def check_set(file: Path, system: System | None = None) -> CheckReport:
-    """Reads the whole set, against the documents of `system` where it is given.
+def check_set(file: Path, document: FindDocument | None = None) -> CheckReport:
+    """Reads the whole set, against the documents that `document` finds where it is given.
+
+    `document` raises DocumentNotFoundError for an id that isn't there.
 
     Raises EvalSetError only where the file can't be read as lines of text at all.
     """
     errors: list[Problem] = []
     warnings = list(unknown_fields(file))
     counts: Counter[str] = Counter()
-    finder = GoldFinder(system.document, system.chunks) if system else None
+    finder = GoldFinder(document, lambda _: ()) if document else None
     for found in scan(file):
         if isinstance(found, Problem):
             errors.append(found)
             continue
         counts.update(_traits(found))
         warnings += _oddities(found)
-        if finder and system and not found.passage:
+        if finder and document and not found.passage:
             problems = finder.problems(found)
             errors += problems
-            warnings += [] if problems else _misplaced(found, system)
+            warnings += [] if problems else _misplaced(found, document)
     cases = counts.pop("cases", 0)
     if not cases and not errors:
         errors.append(Problem(0, "", "there are no cases in it; a set has one JSON object a line"))
@@ -77,11 +79,11 @@ def _oddities(case: EvalCase) -> Iterator[Problem]:
         )
 
 
-def _misplaced(case: EvalCase, system: System) -> Iterator[Problem]:
+def _misplaced(case: EvalCase, find: FindDocument) -> Iterator[Problem]:
     for number, relevant in enumerate(case.relevant):
         field = f"relevant[{number}]"
         try:
-            document = system.document(relevant.document)
+            document = find(relevant.document)
         except DocumentNotFoundError:
             continue
         if relevant.quote and place(relevant, document) is None:

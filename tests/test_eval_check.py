@@ -36,7 +36,7 @@ Voor het station.
 
 
 def test_a_good_set_has_neither_errors_nor_warnings(tmp_path: Path) -> None:
-    report = check_set(write(tmp_path, CASES[:1]), FakeSystem())
+    report = check_set(write(tmp_path, CASES[:1]), FakeSystem().document)
     assert (report.cases, report.errors, report.warnings) == (1, (), ())
     assert dict(report.counts)["with short answers"] == 1
 
@@ -51,7 +51,7 @@ def test_all_errors_are_told_at_once_with_line_and_field(tmp_path: Path) -> None
             CASES[0],
         ],
     )
-    report = check_set(file, FakeSystem())
+    report = check_set(file, FakeSystem().document)
     assert [(problem.line, problem.field) for problem in report.errors] == [
         (1, "relevant[0].document"),
         (2, "answerable"),
@@ -74,7 +74,7 @@ def test_what_is_only_odd_is_a_warning(tmp_path: Path) -> None:
         {**CASES[0], "id": "6", "anwser": "x"},
         {**CASES[3], "id": "7", "relevant": [{"document": "nl/delft"}]},
     ]
-    report = check_set(write(tmp_path, odd), FakeSystem())
+    report = check_set(write(tmp_path, odd), FakeSystem().document)
     assert report.errors == ()
     assert [(problem.line, problem.field) for problem in report.warnings] == [
         (1, "relevant"),
@@ -103,6 +103,16 @@ def test_the_command_prints_line_and_field_and_fails(tmp_path: Path) -> None:
     assert "error: line 2, field 'language'" in found.stdout
     printed = json.loads(runner.invoke(app, ["check", str(bad), "--json"]).stdout)
     assert printed["errors"][0]["line"] == 2
+
+
+def test_the_command_looks_documents_up_in_files(tmp_path: Path) -> None:
+    (tmp_path / "bus.md").write_text(FAQ, encoding="utf-8")
+    cases = [{**CASES[0], "relevant": [{"document": name}]} for name in ("bus.md", "tram.md")]
+    file = write(tmp_path, [cases[0], {**cases[1], "id": "tram"}])
+    found = CliRunner().invoke(app, ["check", str(file), "--corpus", str(tmp_path / "bus.md")])
+    assert found.exit_code == 8
+    assert "error: line 2, field 'relevant[0].document': there is no document 'tram.md'" in found.stdout
+    assert "line 1" not in found.stdout
 
 
 def test_headings_that_are_questions_become_cases(tmp_path: Path) -> None:
@@ -134,7 +144,7 @@ def test_a_draft_keeps_its_ids_and_passes_the_check(tmp_path: Path) -> None:
     assert lines == [to_line(case) for case in draft_cases([document, document])][:1]
     file = tmp_path / "draft.jsonl"
     file.write_text("\n".join(lines), encoding="utf-8")
-    assert check_set(file, FakeSystem()).errors == ()
+    assert check_set(file, FakeSystem().document).errors == ()
     assert [case.question for case in read_cases(file)] == ["Waar ligt Delft?"]
 
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from eval_fakes import answer_of
 from index_fakes import WordEmbedder
+from typer.testing import CliRunner
 
+from api.cli_eval import app
 from corpus.document import Document
 from corpus.errors import EvaluationError
 from eval.cases import read_cases
@@ -199,3 +201,41 @@ def test_a_run_searches_a_real_collection(tmp_path: Path) -> None:
         assert summary.metrics[f"recall@1:{mode.value}"]["all"].mean == 1.0
     assert summary.metrics["ndcg@10"]["crosslingual=true"].n == 1
     assert set(summary.timings.stages) == {"embed_s", "search_dense_s", "search_lexical_s", "search_fused_s"}
+
+
+@pytest.mark.model
+def test_the_command_line_runs_a_set_with_the_real_models(tmp_path: Path, home: Path) -> None:
+    set_file = tmp_path / "pairs.jsonl"
+    set_file.write_text("\n".join(map(json.dumps, PAIRS)), encoding="utf-8")
+    runner = CliRunner()
+    found = runner.invoke(
+        app,
+        [
+            "run",
+            str(set_file),
+            "--gold-passages",
+            "2",
+            "--limit",
+            "2",
+            "--out",
+            str(tmp_path / "read"),
+            "--json",
+        ],
+    )
+    assert found.exit_code == 0, found.output
+    summary = json.loads(found.stdout)
+    assert summary["metrics"]["verbatim_quotes"]["all"]["mean"] in (1.0, None)
+    assert summary["metrics"]["invalid_markers"]["all"]["mean"] in (0.0, None)
+    assert len(summary["system"]["reader_sha256"]) == 64
+    assert str(home) not in found.stdout
+
+    out = str(tmp_path / "searched")
+    arguments = ["run", str(set_file), "--retrieval-only", "--mode", "all", "--out", out]
+    assert runner.invoke(app, arguments).exit_code == 0
+    assert (
+        json.loads((tmp_path / "searched" / "summary.json").read_text())["metrics"]["recall@1"]["all"]["mean"]
+        == 1.0
+    )
+    assert runner.invoke(app, arguments).exit_code == 8
+    assert runner.invoke(app, [*arguments, "--resume"]).exit_code == 0
+    assert runner.invoke(app, ["compare", out, out, "--fail-if-worse", "ndcg@10=0"]).exit_code == 0
