@@ -36,6 +36,9 @@ def train_command(
     seed: int = 1,
     threads: int = 2,
     citing_last: Annotated[bool, typer.Option(help="The other answer format, for comparing.")] = False,
+    start_from: Annotated[
+        Path | None, typer.Option(help="An exported adapter to go on from, when the run starts anew.")
+    ] = None,
     into: Annotated[Path, typer.Option(help="Where the adapter is written at the end.")] = ADAPTER_FOLDER,
 ) -> None:
     """Train for `minutes`, or go on from the checkpoint in `run` until they are used; then export."""
@@ -51,6 +54,7 @@ def train_command(
         peak_rate=peak_rate,
         threads=threads,
         citing_last=citing_last,
+        start_from=start_from,
     )
     position = train(config)
     typer.echo(f"{position.questions} questions in {position.step} steps")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from corpus.errors import ModelError
+from index.adapter import ADAPTER_WEIGHTS
 from rag.training.packing import Pack, PackTensors, to_tensors
 
 if TYPE_CHECKING:
@@ -19,10 +21,11 @@ class LoraShape:
     alpha: int = 64
 
 
-def load_trainable(base: Path, shape: LoraShape, seed: int) -> Any:
-    """The base model in bfloat16 with a fresh adapter, only the adapter trainable."""
+def load_trainable(base: Path, shape: LoraShape, seed: int, start_from: Path | None = None) -> Any:
+    """The base model in bfloat16 with an adapter, a fresh one or that of a folder; only it is trainable."""
     import torch
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
@@ -33,7 +36,19 @@ def load_trainable(base: Path, shape: LoraShape, seed: int) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config, autocast_adapter_dtype=False)
+    trainable = get_peft_model(model, config, autocast_adapter_dtype=False)
+    if start_from is not None:
+        tensors = load_file(start_from / ADAPTER_WEIGHTS)
+        if _shapes(tensors) != _shapes(adapter_tensors(trainable)):
+            raise ModelError(
+                f"{start_from} isn't an adapter of rank {shape.rank} for this model; name another"
+            )
+        set_peft_model_state_dict(trainable, tensors)
+    return trainable
+
+
+def _shapes(tensors: "dict[str, torch.Tensor]") -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def target_logits(

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rag.prompts import TokenCodec
 from rag.training.codec import folder_codec
 from rag.training.contexts import (
     PAIRS,
@@ -50,7 +51,8 @@ _CONFIGS: dict[Kind, DrawConfig] = {
 class TrainConfig:
     """A run. `mixture` says how often a context of each kind is drawn; times are seconds of training.
 
-    Every `validate_every`th checkpoint is validated, and the last.
+    Every `validate_every`th checkpoint is validated, and the last. `start_from` is an exported adapter to go
+    on from where the run has no checkpoint of its own.
     """
 
     base: Path
@@ -71,6 +73,7 @@ class TrainConfig:
     drawn_vocabulary: int = 40_000
     threads: int = 2
     citing_last: bool = False
+    start_from: Path | None = None
     mixture: dict[str, float] = field(
         default_factory=lambda: {"pairs": 0.62, "squad2": 0.28, "policyqa": 0.10}
     )
@@ -106,8 +109,13 @@ class ContextStream:
 
         return endless(draw, epoch, skip)
 
-    def next(self, number: int) -> Context:
-        """The context of the run's `number`th pack."""
+    def packs(self, number: int, codec: TokenCodec) -> list[Pack]:
+        """The packs of one step, of which the first is the run's `number`th."""
+        config = self._config
+        contexts = [self._next(number + place) for place in range(config.packs_a_step)]
+        return [pack(context, codec, config.max_tokens, config.citing_last) for context in contexts]
+
+    def _next(self, number: int) -> Context:
         rng = random.Random(f"{self._config.seed}/{number}")
         kinds = list(self._streams)
         kind = rng.choices(kinds, [self._config.mixture[k.value] for k in kinds])[0]
@@ -131,43 +139,26 @@ def train(config: TrainConfig) -> Position:
     torch.set_num_threads(config.threads)
     config.run.mkdir(parents=True, exist_ok=True)
     codec = folder_codec(config.base)
-    model = load_trainable(config.base, LoraShape(config.rank, config.alpha), config.seed)
+    model = load_trainable(config.base, LoraShape(config.rank, config.alpha), config.seed, config.start_from)
     optimizer = MasterAdamW(model.parameters())
     position = _resume(config, optimizer)
     stream = ContextStream(config, position.places)
     checks = validation_packs(config, codec)
     vocabulary = Vocabulary(model.config.vocab_size, config.drawn_vocabulary, config.seed + position.step)
-    _log(
-        config.run,
-        {
-            "event": "start",
-            **{k: str(v) for k, v in asdict(config).items()},
-            "step": position.step,
-        },
-    )
-    model.train()
+    settings = {name: str(value) for name, value in asdict(config).items()}
+    _log(config.run, {"event": "start", **settings, "step": position.step})
     since_checkpoint, checkpoints, recent = 0.0, 0, []
+    model.train()
     while position.trained_s < config.budget_s:
         started = time.monotonic()
-        packs = [
-            pack(stream.next(position.packs + i), codec, config.max_tokens, config.citing_last)
-            for i in range(config.packs_a_step)
-        ]
+        packs = stream.packs(position.packs, codec)
         rate = learning_rate(position.trained_s, config)
-        loss = _step(model, packs, optimizer, vocabulary, rate)
+        recent.append(_step(model, packs, optimizer, vocabulary, rate))
         _advance(position, packs, time.monotonic() - started)
-        recent.append(loss)
         since_checkpoint += time.monotonic() - started
         if position.step % 10 == 0:
-            _log(
-                config.run,
-                {
-                    "event": "step",
-                    **_figures(position),
-                    "loss": sum(recent) / len(recent),
-                    "rate": rate,
-                },
-            )
+            mean = sum(recent) / len(recent)
+            _log(config.run, {"event": "step", **_figures(position), "loss": mean, "rate": rate})
             recent = []
         if since_checkpoint >= config.checkpoint_s:
             _save(config, model, optimizer, position)
