@@ -96,6 +96,15 @@ def test_what_does_not_apply_is_null(tmp_path: Path) -> None:
     assert moon["has_ans_f1"] is moon["citation_f1"] is moon["ndcg@10"] is moon["supported"] is None
 
 
+def test_a_wrong_abstention_scores_zero_and_has_no_citations_to_judge(tmp_path: Path) -> None:
+    _, records = run(tmp_path, [{**CASES[0], "question": "Wie?"}])
+    figures = records["delft"].metrics
+    assert figures["has_ans_f1"] == figures["correct"] == figures["abstention_precision"] == 0.0
+    assert figures["abstained"] == 1.0
+    for name in ("citation_precision", "citation_recall", "citation_f1", "citation_span_f1", "supported"):
+        assert figures[name] is None, name
+
+
 def test_full_answers_have_their_own_metrics(tmp_path: Path) -> None:
     summary, records = run(tmp_path, style=Style.FULL)
     assert records["delft"].metrics["answer_f1"] == records["delft"].metrics["rouge_l"] == 1.0
