@@ -287,9 +287,10 @@ def test_on_a_phone_the_document_is_a_sheet(shared: PageService, visit: Visit) -
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     page.locator(".citation").first.click()
     expect(page.locator("#quoted")).to_be_in_viewport()
+    expect(page.get_by_role("dialog")).to_be_visible()
     assert page.locator("main").evaluate("node => node.inert")
     page.get_by_role("button", name="Sluit het document").click()
-    expect(page.get_by_role("complementary")).to_be_hidden()
+    expect(page.get_by_role("dialog")).to_be_hidden()
     assert not page.locator("main").evaluate("node => node.inert")
     for view in ("Documenten", "Evaluatie"):
         go_to(page, view)

@@ -79,9 +79,13 @@ function reveal() {
   holdBack();
 }
 
-/** Behind the sheet on a narrow screen nothing can be reached. */
+/** On a narrow screen it is a sheet, and nothing behind it can be reached. */
 function holdBack() {
   const isSheet = opened !== null && narrow.matches;
+  const root = byId("source");
+  root.setAttribute("role", isSheet ? "dialog" : "complementary");
+  root.toggleAttribute("aria-modal", isSheet);
+  if (isSheet) root.setAttribute("aria-modal", "true");
   for (const node of [byId("main"), document.querySelector(".bar"), byId("skip")]) node.inert = isSheet;
 }
 
