@@ -16,7 +16,7 @@ from pathlib import Path
 
 from corpus.document import Document
 from corpus.errors import DocumentError
-from corpus.files import SourceFile, find_files
+from corpus.files import SourceFile, find_files, format_of
 from corpus.limits import ReadLimits
 from corpus.sandbox import Sandbox
 from index.collection import Collection
@@ -93,8 +93,9 @@ def ingest(
     with Sandbox(limits or ReadLimits()) as sandbox, collection.writing(run.stored) as writer:
         for file in files:
             if is_cancelled():
-                return run.report
+                break
             run.file(file, sandbox, writer, is_cancelled)
+        run.finish(writer)
         if prune and not is_cancelled():
             run.prune(paths, writer)
     return run.report
@@ -113,6 +114,8 @@ class _Ingest:
         self._origins = {
             document_id: Origin(path, digest) for document_id, path, digest in collection.origins()
         }
+        self._stored_origins = dict(self._origins)
+        self._whole: list[tuple[list[str], Origin]] = []
         self._ids_by_path: dict[str, list[str]] = {}
         for document_id, origin in self._origins.items():
             self._ids_by_path.setdefault(origin.path, []).append(document_id)
@@ -140,8 +143,9 @@ class _Ingest:
         writer: Writer,
         is_cancelled: Callable[[], bool],
     ) -> None:
-        original = self._original(file)
-        put, failures = list[str](), len(self.report.failed)
+        """A file of records is marked as read when all of it is in, so that one broken off is read again."""
+        has_records = (format_of(file.path.name) or "").startswith("jsonl")
+        original, failures, ids = self._original(file), len(self.report.failed), list[str]()
         for read in sandbox.read(file):
             if is_cancelled():
                 return
@@ -149,12 +153,22 @@ class _Ingest:
                 self.fail(read, keep=earlier)
             else:
                 document = self._named(read, file, origin)
-                put.append(document.id)
-                self._document(document, origin, original, writer)
-        if put and len(self.report.failed) > failures:
-            # So that the file isn't passed over next time, and what is wrong with it is said again.
-            writer.flush()
-            writer.keep(put, Origin(origin.path))
+                ids.append(document.id)
+                self._document(document, Origin(origin.path) if has_records else origin, original, writer)
+        if ids and len(self.report.failed) == failures:
+            self._whole.append((ids, origin))
+
+    def finish(self, writer: Writer) -> None:
+        """Marks the files that are wholly in, so that the next run passes them over without reading them."""
+        writer.flush()
+        marks = {
+            document_id: origin
+            for ids, origin in self._whole
+            for document_id in ids
+            if self._stored_origins.get(document_id) != origin
+        }
+        if marks:
+            writer.mark(marks)
 
     def _original(self, file: SourceFile) -> Original | None:
         name = self._originals.get(file.path)
@@ -180,7 +194,6 @@ class _Ingest:
         self, document: Document, origin: Origin, original: Original | None, writer: Writer
     ) -> None:
         if self._known.get(document.id) == document.sha256:
-            writer.keep([document.id], origin)
             self._unchanged(document.id, document.source)
             return
         try:
@@ -190,7 +203,7 @@ class _Ingest:
             return
         self._seen.add(document.id)
         self._known[document.id] = document.sha256
-        self._origins[document.id] = origin
+        self._origins[document.id] = self._stored_origins[document.id] = origin
 
     def prune(self, paths: Sequence[Path], writer: Writer) -> None:
         """Deletes what came from under these paths before, and neither was found now nor failed to be read."""

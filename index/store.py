@@ -15,7 +15,7 @@ WAL lets readers go on while one writer writes. `secure_delete` overwrites what 
 import json
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -437,11 +437,11 @@ class Transaction:
         """Each document's id, the path of the file it came from, and that file's sha256."""
         return list(self._connection.execute("SELECT id, origin, origin_sha256 FROM documents"))
 
-    def set_origin(self, document_ids: Iterable[str], origin: Origin) -> None:
-        """Records that unchanged documents now come from this file."""
+    def set_origins(self, origins: Mapping[str, Origin]) -> None:
+        """Records, by document id, which file a document was found in."""
         self._connection.executemany(
             "UPDATE documents SET origin = ?, origin_sha256 = ? WHERE id = ?",
-            ((origin.path, origin.sha256, document_id) for document_id in document_ids),
+            ((origin.path, origin.sha256, document_id) for document_id, origin in origins.items()),
         )
 
     def chunks_of(self, document_id: str) -> list[Chunk]:

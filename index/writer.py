@@ -1,6 +1,6 @@
 """Documents on their way in: chunked, embedded many at a time, stored one transaction each."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpus.chunking import ChunkingConfig, split
@@ -89,10 +89,10 @@ class Writer:
         self._take_in()
         return count
 
-    def keep(self, document_ids: Iterable[str], origin: Origin) -> None:
-        """Records where unchanged documents were found this time."""
+    def mark(self, origins: Mapping[str, Origin]) -> None:
+        """Records, by document id, where documents that are in were found."""
         with self._store.writing() as transaction:
-            transaction.set_origin(document_ids, origin)
+            transaction.set_origins(origins)
 
 
 def passage_text(document: Document, chunk: Chunk) -> str:

@@ -142,3 +142,22 @@ def test_a_bad_record_is_reported_again_until_it_is_mended(collection: Collectio
     file.write_text(whole)
     mended = ingest(collection, [file])
     assert (mended.unchanged, mended.failed) == (3, [])
+
+
+def test_a_file_of_records_that_was_broken_off_is_gone_on_with(collection: Collection, folder: Path) -> None:
+    asked = iter([False, False, False, True])
+    ingest(collection, [folder / "c.jsonl"], is_cancelled=lambda: next(asked))
+    assert listed(collection) == ["r/0", "r/1"]
+    rest = ingest(collection, [folder / "c.jsonl"])
+    assert (rest.added, rest.unchanged) == (1, 2)
+    assert ingest(collection, [folder / "c.jsonl"]).unchanged == 3
+
+
+def test_unchanged_records_cost_no_change_of_the_collection(collection: Collection, folder: Path) -> None:
+    ingest(collection, [folder])
+    before = collection.generation()
+    ingest(collection, [folder])
+    assert collection.generation() == before
+    (folder / "c.jsonl").write_text((folder / "c.jsonl").read_text() + "\n")
+    assert ingest(collection, [folder]).unchanged == 5
+    assert collection.generation() == before + 1
