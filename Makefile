@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 export PYTHONUNBUFFERED = 1
 
-.PHONY: run test lint types contract unit setup lock clean
+.PHONY: run test lint types contract unit browser setup lock clean
 
 run: setup
 	@$(BIN)/python -m api.demo
@@ -23,9 +23,15 @@ types: setup
 contract: setup
 	$(BIN)/lint-imports
 
-unit: setup
+unit: setup browser
 	$(BIN)/vraagbaak models fetch
 	$(BIN)/python -m pytest
+
+# Debian's Chromium, for the tests of the web page; elsewhere they are skipped where there is none.
+browser:
+	@if [ "$$CI" = true ] && ! command -v chromium >/dev/null; then \
+	  apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null; \
+	fi
 
 setup: $(STAMP)
 
