@@ -311,17 +311,16 @@ def _corpus_progress() -> Iterator["OnProgress"]:
 
 
 def _with_reader(collection: "Collection", settings: "Settings", retrieval_only: bool) -> "CollectionSystem":
-    from eval.systems import CollectionSystem
+    from eval.systems import CollectionSystem, MeteredReader
 
     if retrieval_only:
         return CollectionSystem(collection)
     from api.runtime import open_answerer, open_reader
 
     with model_progress() as told:
-        reader = open_reader(settings, told)
-    return CollectionSystem(
-        collection, open_answerer(collection, reader, settings), reader.id, _reader_sha256(settings)
-    )
+        reader = MeteredReader(open_reader(settings, told))
+    answerer = open_answerer(collection, reader, settings)
+    return CollectionSystem(collection, answerer, reader, _reader_sha256(settings))
 
 
 def _reader_sha256(settings: "Settings") -> str | None:

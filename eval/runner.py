@@ -389,6 +389,18 @@ class EvaluationRun:
             metrics={},
         )
 
+    def _cost(self, tally: Tally, worked: int, wall_s: float) -> Cost:
+        usage = self._system.usage
+        return Cost(
+            wall_s=round(wall_s, 3),
+            cases_per_s=round(worked / wall_s, 3) if worked else None,
+            prompt_tokens=usage.prompt_tokens,
+            new_tokens=usage.new_tokens,
+            new_tokens_per_s=round(usage.new_tokens / usage.read_s, 3) if usage.read_s else None,
+            peak_memory_bytes=peak_memory_bytes(),
+            stages=tally.timings(),
+        )
+
     def _summarise(self, tally: Tally, set_info: SetInfo, worked: int, wall_s: float) -> Summary:
         return Summary(
             version=VERSION,
@@ -402,12 +414,7 @@ class EvaluationRun:
             risk_coverage=tuple(tally.risk_coverage()),
             recall_cutoffs=CUTOFFS,
             recall={mode: tuple(curve) for mode, curve in tally.recall_curve().items()},
-            timings=Cost(
-                wall_s=round(wall_s, 3),
-                cases_per_s=round(worked / wall_s, 3) if worked else None,
-                peak_memory_bytes=peak_memory_bytes(),
-                stages=tally.timings(),
-            ),
+            timings=self._cost(tally, worked, wall_s),
             machine=this_machine(),
         )
 

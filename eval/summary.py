@@ -82,10 +82,17 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the run took; `stages` are seconds a case. `peak_memory_bytes` is of the whole process."""
+    """What the run took; `stages` are seconds a case. `peak_memory_bytes` is of the whole process.
+
+    `new_tokens_per_s` are tokens written a second of reading, prompts and all; over this sitting alone where
+    a run was resumed, as is `cases_per_s`.
+    """
 
     wall_s: float
     cases_per_s: float | None
+    prompt_tokens: int
+    new_tokens: int
+    new_tokens_per_s: float | None
     peak_memory_bytes: int | None
     stages: Mapping[str, StageTiming]
 

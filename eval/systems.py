@@ -14,7 +14,10 @@ from corpus.errors import EvaluationError
 from index.collection import Collection
 from index.embedder import EmbedderSpec
 from index.hits import Filters, Hit, SearchMode
+from rag.answerer import CalibratedReader
 from rag.answers import Answer, Style
+from rag.calibration import Calibration
+from rag.reading import Reader, Reading, ReadingListener, ReadRequest
 
 _Result = TypeVar("_Result")
 
@@ -43,6 +46,15 @@ class SystemInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What the reader has read and written so far, and the seconds that it took."""
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    read_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Searched:
     """For each mode one list of hits a question; `timings` are seconds for all questions together."""
 
@@ -55,6 +67,9 @@ class System(Protocol):
 
     @property
     def info(self) -> SystemInfo: ...
+
+    @property
+    def usage(self) -> Usage: ...
 
     def document(self, document_id: str) -> Document:
         """Raises DocumentNotFoundError."""
@@ -99,6 +114,45 @@ class BatchAnswerer(Protocol):
         ...
 
 
+class MeteredReader:
+    """A reader that counts what goes through it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.usage = Usage()
+
+    @property
+    def id(self) -> str:
+        """See `Reader`."""
+        return self._reader.id
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """That of the reader inside, where it has one."""
+        return self._reader.calibration if isinstance(self._reader, CalibratedReader) else None
+
+    def read(self, request: ReadRequest, listener: ReadingListener | None = None) -> Reading:
+        """See `Reader`."""
+        reading, seconds = _timed(lambda: self._reader.read(request, listener))
+        self._count([reading], seconds)
+        return reading
+
+    def read_batch(
+        self, requests: Sequence[ReadRequest], on_done: Callable[[int], None] | None = None
+    ) -> list[Reading]:
+        """See `Reader`."""
+        readings, seconds = _timed(lambda: self._reader.read_batch(requests, on_done))
+        self._count(readings, seconds)
+        return readings
+
+    def _count(self, readings: Sequence[Reading], seconds: float) -> None:
+        self.usage = Usage(
+            self.usage.prompt_tokens + sum(reading.prompt_tokens for reading in readings),
+            self.usage.new_tokens + sum(reading.new_tokens for reading in readings),
+            self.usage.read_s + seconds,
+        )
+
+
 class CollectionSystem:
     """A `System` over a collection and, unless only retrieval is measured, an answerer on it."""
 
@@ -106,15 +160,18 @@ class CollectionSystem:
         self,
         collection: Collection,
         answerer: BatchAnswerer | None = None,
-        reader: str | None = None,
+        reader: MeteredReader | None = None,
         reader_sha256: str | None = None,
     ) -> None:
+        """`reader` is what `answerer` reads with."""
         self._collection = collection
         self._answerer = answerer
+        self._reader = reader
+        name = reader.id if reader else None
         self._info = SystemInfo(
             embedder=_without_path(collection.manifest.embedder),
             collection=_collection_info(collection),
-            reader=PurePath(reader).name if reader and PurePath(reader).is_absolute() else reader,
+            reader=PurePath(name).name if name and PurePath(name).is_absolute() else name,
             reader_sha256=reader_sha256,
         )
 
@@ -122,6 +179,11 @@ class CollectionSystem:
     def info(self) -> SystemInfo:
         """See `System`."""
         return self._info
+
+    @property
+    def usage(self) -> Usage:
+        """See `System`."""
+        return self._reader.usage if self._reader else Usage()
 
     def document(self, document_id: str) -> Document:
         """See `System`."""
@@ -154,15 +216,15 @@ class CollectionSystem:
 
     def answer(self, questions: Sequence[str], style: Style, mode: SearchMode) -> Sequence[Answer]:
         """See `System`; raises EvaluationError without an answerer."""
-        return self._reader().ask_batch(questions, style=style, mode=mode)
+        return self._required().ask_batch(questions, style=style, mode=mode)
 
     def answer_from(
         self, questions: Sequence[str], hits: Sequence[Sequence[Hit]], style: Style
     ) -> Sequence[Answer]:
         """See `System`; raises EvaluationError without an answerer."""
-        return self._reader().answer_from_batch(questions, hits, style=style)
+        return self._required().answer_from_batch(questions, hits, style=style)
 
-    def _reader(self) -> BatchAnswerer:
+    def _required(self) -> BatchAnswerer:
         if self._answerer is None:
             raise EvaluationError("there is no reader in this run; measure retrieval only, or load one")
         return self._answerer

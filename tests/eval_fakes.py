@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from corpus.chunking import ChunkingConfig
 from corpus.document import Chunk, Document
 from corpus.errors import DocumentNotFoundError, QuestionError
-from eval.systems import CollectionInfo, Searched, SystemInfo
+from eval.systems import CollectionInfo, Searched, SystemInfo, Usage
 from index.embedder import EmbedderSpec
 from index.hits import Hit, SearchMode
 from rag.answers import Answer, AnswerSentence, Citation, Passage, Style
@@ -55,6 +55,10 @@ class FakeSystem:
             "fake", len(self.texts), count, 0, {"nl": 2, "en": 1}, ChunkingConfig(), "1" * 64
         )
         return SystemInfo(spec, collection, "rule")
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(prompt_tokens=100, new_tokens=20, read_s=4.0)
 
     def document(self, document_id: str) -> Document:
         if document_id not in self.texts:

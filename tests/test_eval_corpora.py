@@ -2,7 +2,7 @@
 
 import json
 import lzma
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from eval.corpora import FOLDER, Corpus, open_corpus, passages_of
 from eval.records import read_records
 from eval.runner import evaluate
 from eval.summary import RunSettings
-from eval.systems import CollectionSystem
+from eval.systems import CollectionSystem, MeteredReader
 from index.hits import Hit, SearchMode
 from rag.answers import Answer, Style
+from rag.reading import Reading, ReadingListener, ReadRequest
 
 DOCUMENTS = [
     {"id": "d/1", "title": "Bus", "language": "nl", "text": "De bus rijdt elk uur.", "source": "d/1"},
@@ -133,6 +134,30 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
         opened(tmp_path, [tmp_path / "nowhere"])
 
 
+class NamedReader:
+    """In a folder of this machine, which is nobody's business; reads 10 tokens and writes 2."""
+
+    id = "/models/reader"
+
+    def read(self, request: ReadRequest, listener: ReadingListener | None = None) -> Reading:
+        return Reading((), request.passages, 1.0, 1.0, 10, 2)
+
+    def read_batch(
+        self, requests: Sequence[ReadRequest], on_done: Callable[[int], None] | None = None
+    ) -> list[Reading]:
+        return [self.read(request) for request in requests]
+
+
+def test_what_a_reader_reads_and_writes_is_counted() -> None:
+    reader = MeteredReader(NamedReader())
+    request = ReadRequest("?", "nl", (), Style.SHORT)
+    reader.read_batch([request, request])
+    reader.read(request)
+    assert (reader.usage.prompt_tokens, reader.usage.new_tokens) == (30, 6)
+    assert reader.usage.read_s > 0
+    assert reader.calibration is None
+
+
 class LastWord:
     """Answers by the rule of the fake system."""
 
@@ -153,7 +178,7 @@ def test_pairs_are_run_on_their_own_passages(tmp_path: Path) -> None:
     passages = passages_of(read_cases(set_file))
     built, _ = opened(tmp_path / "home", [], passages=passages)
     with built.collection as collection:
-        system = CollectionSystem(collection, LastWord(), "/models/reader")
+        system = CollectionSystem(collection, LastWord(), MeteredReader(NamedReader()))
         assert (system.info.reader, system.info.collection.documents) == ("reader", 3)
         evaluate(system, set_file, RunSettings(gold_passages=2), tmp_path / "out")
     records = list(read_records(tmp_path / "out" / "cases.jsonl"))

@@ -16,11 +16,11 @@ from eval.gold import GoldFinder, place
 from eval.passages import PassagePicker, origin_of, place_of, word_runs
 from eval.records import CaseRecord, read_records
 from eval.runner import EvaluationRun, RunProgress, RunState, evaluate
-from eval.scoring import Retrieved, answer_scores, retrieval_scores
+from eval.scoring import Retrieved, answer_scores, is_verbatim, language_right, retrieval_scores
 from eval.summary import RunSettings, Summary, read_summary
 from eval.systems import Searched
 from index.hits import Hit, SearchMode
-from rag.answers import Answer, Style
+from rag.answers import Answer, AnswerSentence, Style
 
 
 def write(folder: Path, records: Sequence[Mapping[str, object]], name: str = "set.jsonl") -> Path:
@@ -205,6 +205,53 @@ def test_invented_numbers_and_changed_quotes_are_seen() -> None:
     assert scores["verbatim_quotes"] == 0.0
 
 
+def test_a_quote_that_stands_elsewhere_in_its_document_is_not_verbatim() -> None:
+    system = FakeSystem()
+    answer = answer_of("prins", [Hit(system.chunks("nl/delft")[1], 1.0)], Style.SHORT)
+    (citation,) = answer.citations
+    moved = replace(citation, source_start=citation.source_start + 1, source_end=citation.source_end + 1)
+    assert is_verbatim(citation, answer, system.document)
+    assert not is_verbatim(moved, answer, system.document)
+    assert not is_verbatim(replace(citation, answer_end=99), answer, system.document)
+    assert not is_verbatim(replace(citation, document_id="nl/nowhere"), answer, system.document)
+
+
+def test_each_sentence_is_judged_by_its_own_citations() -> None:
+    system = FakeSystem()
+    case = EvalCase("x", "?", "nl", True, relevant=(Relevant("nl/delft", quote="1572"),))
+    gold = GoldFinder(system.document, system.chunks).find(case)
+    chunks = system.chunks("nl/delft")
+    answer = answer_of("prins", [Hit(chunks[1], 1.0), Hit(chunks[2], 0.5)], Style.FULL)
+    (right,) = answer.citations
+    wrong = replace(right, number=2, chunk_id=chunks[2].id, answer_start=20, answer_end=27)
+    two = replace(
+        answer,
+        sentences=(AnswerSentence(0, 10, 1.0, True), AnswerSentence(20, 27, 0.1, False)),
+        citations=(replace(right, answer_end=10), wrong),
+    )
+    scores = answer_scores(case, gold, two, Style.FULL, system.document)
+    assert (scores["citation_precision"], scores["citation_recall"]) == (0.5, 0.5)
+    assert scores["supported"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "expected"),
+    [
+        ("De prins woonde er in het jaar 1572.", "nl", 1.0),
+        ("The prince lived there in that year.", "nl", 0.0),
+        ("1572", "nl", None),
+        ("De prins woonde er.", "und", None),
+    ],
+)
+def test_the_language_of_an_answer(text: str, language: str, expected: float | None) -> None:
+    assert language_right(text, language) == expected
+
+
+def test_what_an_abstention_says_is_no_answer(tmp_path: Path) -> None:
+    _, records = run(tmp_path, [{**CASES[0], "question": "Wie?", "answers": ["Dat staat er niet."]}])
+    assert records["delft"].metrics["contains_answer"] == records["delft"].metrics["em"] == 0.0
+
+
 # Gold places
 
 
@@ -329,6 +376,18 @@ def test_two_identical_runs_give_identical_summaries_but_for_timings(tmp_path: P
         del content["timings"]
         contents.append(content)
     assert contents[0] == contents[1]
+
+
+def test_what_a_run_costs_is_told(tmp_path: Path) -> None:
+    summary, _ = run(tmp_path)
+    cost = summary.timings
+    assert (cost.prompt_tokens, cost.new_tokens, cost.new_tokens_per_s) == (100, 20, 5.0)
+    assert (cost.stages["read_s"].p50_s, cost.stages["total_s"].p95_s, cost.stages["read_s"].n) == (
+        0.01,
+        0.02,
+        5,
+    )
+    assert cost.peak_memory_bytes is None or cost.peak_memory_bytes > 1_000_000
 
 
 def test_a_summary_can_be_read_back(tmp_path: Path) -> None:
