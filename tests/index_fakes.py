@@ -11,7 +11,7 @@ from index.embedder import EmbedderSpec, Vectors
 WORDS = (
     "water wind zon maan ster huis boom straat fiets trein kaas brood melk appel peer vogel vis hond kat "
     "river cloud stone bread house green yellow market doctor engine"
-).split()
+).split()  # noqa: SIM905
 
 
 class WordEmbedder:
