@@ -279,6 +279,14 @@ def test_a_crash_counts_as_zero_and_the_others_go_on(tmp_path: Path) -> None:
         assert mean(summary, name) == pytest.approx(2 / 3, abs=1e-6)
 
 
+def test_a_crash_on_a_full_answer_is_in_the_wrong_language_too(tmp_path: Path) -> None:
+    _, records = run(tmp_path, [{**CASES[0], "question": "crash"}], style=Style.FULL)
+    figures = records["delft"].metrics
+    for name in ("answer_language", "answer_f1", "rouge_l", "contains_answer", "citation_span_f1", "correct"):
+        assert figures[name] == 0.0, name
+    assert figures["verbatim_quotes"] is figures["invalid_markers"] is None
+
+
 def test_a_crash_on_an_unanswerable_case_is_no_abstention(tmp_path: Path) -> None:
     summary, _ = run(tmp_path, [{**CASES[3], "question": "crash"}])
     assert mean(summary, "no_ans_accuracy") == mean(summary, "f1") == 0.0
