@@ -13,17 +13,21 @@ import typer
 from api.console import CANCELLED_EXIT_CODE, exits_on_error, model_progress, note, print_json
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from corpus.document import Document
     from eval.cases import Problem
     from eval.checking import CheckReport
     from eval.compare import Comparison
     from eval.corpora import OnProgress
     from eval.intervals import Difference, Estimate
-    from eval.runner import EvaluationRun, RunProgress
+    from eval.runner import RunProgress
     from eval.scoring import FindDocument
     from eval.summary import RunSettings, Summary
     from eval.systems import CollectionSystem, System
     from index.collection import Collection
+    from index.hits import SearchMode
+    from rag.answers import Style
     from rag.settings import Settings
 
 app = typer.Typer(help="Measure how good it is on questions with known answers.", no_args_is_help=True)
@@ -86,41 +90,27 @@ def run(
 ) -> None:
     """Run a set: writes cases.jsonl, summary.json and report.html, and prints the figures."""
     with exits_on_error():
-        from corpus.errors import InputError
         from eval.cases import read_cases
+        from eval.runner import check_folder
         from eval.summary import RunSettings
-        from index.hits import SearchMode
-        from rag.answers import Style
         from rag.settings import load_settings
 
-        if style not in list(Style):
-            raise InputError(f"--style {style!r}: choose {' or '.join(Style)}")
-        if resume and out is None:
-            raise InputError("--resume needs --out: the folder of the run to go on with")
         own, modes = _modes(mode)
         chosen = RunSettings(
-            retrieval_only=retrieval_only,
-            mode=SearchMode(own),
-            modes=tuple(SearchMode(item) for item in modes),
-            gold_passages=gold_passages,
-            style=Style(style),
-            limit=limit,
-            batch_size=batch_size,
+            retrieval_only, own, modes, gold_passages, _style(style), limit, batch_size=batch_size
         )
-        # The first line is read before any model, so that a mistyped name is told at once.
+        folder = _folder(out, resume, set_file)
+        # What can be wrong with the arguments is told before any model is loaded.
+        check_folder(folder, resume)
         brings_passages = next(read_cases(set_file)).passage is not None
         settings = load_settings()
         with _opened(settings, set_file, collection, corpus or [], brings_passages) as opened:
             system = _with_reader(opened, settings, retrieval_only)
-            folder = out or _new_folder(set_file)
-            summary, ended = _followed(system, set_file, chosen, folder, resume)
-        if as_json:
-            typer.echo(summary.to_json(), nl=False)
-        else:
-            _print_summary(summary)
+            summary = _followed(system, set_file, chosen, folder, resume)
+        _print_summary(summary, as_json)
         note(f"written to {folder}: cases.jsonl, summary.json, report.html")
-        if ended:
-            note(f"broken off; go on with: vraagbaak eval run … --out {folder} --resume")
+        if not summary.complete:
+            note(f"broken off; go on with the same command and: --out {folder} --resume")
             raise typer.Exit(CANCELLED_EXIT_CODE)
 
 
@@ -240,22 +230,37 @@ def _finder_of(documents: "Sequence[Document]") -> "FindDocument":
     return find
 
 
-def _modes(mode: str) -> tuple[str, tuple[str, ...]]:
+def _modes(mode: str) -> "tuple[SearchMode, tuple[SearchMode, ...]]":
+    """The run's own mode, and all that are measured."""
     from corpus.errors import InputError
     from index.hits import SearchMode
 
-    every = tuple(item.value for item in SearchMode)
     if mode == "all":
-        return SearchMode.FUSED.value, every
-    if mode not in every:
-        raise InputError(f"--mode {mode!r}: choose {', '.join(every)} or all")
-    return mode, (mode,)
+        return SearchMode.FUSED, tuple(SearchMode)
+    if mode not in list(SearchMode):
+        raise InputError(f"--mode {mode!r}: choose {', '.join(SearchMode)} or all")
+    return SearchMode(mode), (SearchMode(mode),)
 
 
-def _new_folder(set_file: Path) -> Path:
-    """A folder under runs/ that isn't there yet."""
+def _style(style: str) -> "Style":
+    from corpus.errors import InputError
+    from rag.answers import Style
+
+    if style not in list(Style):
+        raise InputError(f"--style {style!r}: choose {' or '.join(Style)}")
+    return Style(style)
+
+
+def _folder(out: Path | None, resume: bool, set_file: Path) -> Path:
+    """The one that was named, or one under runs/ that isn't there yet."""
     from datetime import datetime
 
+    from corpus.errors import InputError
+
+    if out is not None:
+        return out
+    if resume:
+        raise InputError("--resume needs --out: the folder of the run to go on with")
     stem = set_file.name.partition(".jsonl")[0]
     return Path("runs") / f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -336,25 +341,22 @@ def _reader_sha256(settings: "Settings") -> str | None:
 
 def _followed(
     system: "System", set_file: Path, chosen: "RunSettings", folder: Path, resume: bool
-) -> tuple["Summary", bool]:
-    """Runs with a progress bar; an interrupt ends it after the batch under way. Also whether it was."""
+) -> "Summary":
+    """Runs with a progress bar; an interrupt ends it after the batch under way, a second one at once."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from eval.runner import EvaluationRun
 
     run = EvaluationRun(system, set_file, chosen, folder, resume=resume)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     interrupted = False
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("checking the set", total=None, note="")
+    with Progress(
+        TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True
+    ) as progress:
+        task = progress.add_task("", total=None, note="")
         run.start()
-        while not _waited(run):
+        while not run.wait(0):
             state = run.progress
             progress.update(
                 task,
@@ -371,11 +373,7 @@ def _followed(
                 interrupted = True
                 run.cancel()
                 progress.console.print("stopping after this batch; once more ends it at once")
-    return run.result(), not run.result().complete
-
-
-def _waited(run: "EvaluationRun") -> bool:
-    return run.wait(0)
+    return run.result()
 
 
 def _progress_note(state: "RunProgress") -> str:
@@ -389,7 +387,10 @@ def _progress_note(state: "RunProgress") -> str:
     return " · ".join(parts)
 
 
-def _print_summary(summary: "Summary") -> None:
+def _print_summary(summary: "Summary", as_json: bool) -> None:
+    if as_json:
+        typer.echo(summary.to_json(), nl=False)
+        return
     from rich.console import Console
     from rich.table import Table
 
@@ -448,6 +449,10 @@ def _print_comparison(comparison: "Comparison", every_group: bool) -> None:
                 str(found.n),
             )
     console.print(table)
+    _print_flips(console, comparison)
+
+
+def _print_flips(console: "Console", comparison: "Comparison") -> None:
     for count, name in (
         (comparison.only_before, comparison.before),
         (comparison.only_after, comparison.after),

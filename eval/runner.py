@@ -228,21 +228,14 @@ class EvaluationRun:
         """The output folder made ready, and what an earlier part of this run did."""
         tally = Tally()
         fingerprint = self._fingerprint(set_info)
-        try:
-            self._out.mkdir(parents=True, exist_ok=True)
-            is_new = not any(self._out.iterdir())
-            known = None if is_new else _read_fingerprint(self._out / RUN)
-        except OSError as error:
-            raise StorageError(
-                f"{self._out} can't be used ({error.strerror or error}); choose another"
-            ) from error
-        if is_new:
+        if check_folder(self._out, self._resume):
+            try:
+                self._out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"{self._out} can't be made ({error.strerror or error})") from error
             self._write(RUN, json.dumps(fingerprint, ensure_ascii=False, indent=1) + "\n")
             return tally
-        if not self._resume:
-            raise EvaluationError(
-                f"{self._out} isn't empty; go on in it with --resume, or choose another folder"
-            )
+        known = _read_fingerprint(self._out / RUN)
         if known != fingerprint:
             differing = sorted(
                 key for key in fingerprint if known is None or known.get(key) != fingerprint[key]
@@ -432,6 +425,17 @@ class EvaluationRun:
             raise StorageError(f"{self._out / name} can't be written ({error.strerror or error})") from error
 
 
+def check_folder(out: Path, resume: bool) -> bool:
+    """Whether `out` is new or empty. Raises EvaluationError where it isn't and nothing is to be resumed."""
+    try:
+        is_new = not out.exists() or not any(out.iterdir())
+    except OSError as error:
+        raise StorageError(f"{out} can't be used ({error.strerror or error}); choose another") from error
+    if not is_new and not resume:
+        raise EvaluationError(f"{out} isn't empty; go on in it with --resume, or choose another folder")
+    return is_new
+
+
 def evaluate(
     system: System,
     set_file: Path,
@@ -457,8 +461,6 @@ def _rounded(timings: "Mapping[str, float]") -> dict[str, float]:
 def _read_fingerprint(file: Path) -> dict[str, object] | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-    except FileNotFoundError:
+    except (ValueError, FileNotFoundError):
         return None
     return content if isinstance(content, dict) else None
