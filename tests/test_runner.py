@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eval_fakes import CASES, DELFT, FakeSystem, answer_of, span
+from eval_fakes import CASES, DELFT, TEXTS, FakeSystem, answer_of, span
 
 from corpus.errors import EvalSetError, EvaluationError, ModelError
 from eval.cases import EvalCase, Relevant
@@ -168,6 +168,25 @@ def test_span_level_retrieval_by_hand() -> None:
     scores = retrieval_scores(Retrieved.of([Hit(chunks[0], 3.0), Hit(chunks[2], 2.0)]), gold)
     assert (scores["recall@1"], scores["mrr@10"]) == (1.0, 1.0)
     assert (scores["span_recall@1"], scores["span_recall@5"], scores["span_mrr@10"]) == (0.0, 0.5, 0.5)
+
+
+def test_a_span_over_two_passages_makes_both_relevant() -> None:
+    system = FakeSystem()
+    finder = GoldFinder(system.document, system.chunks)
+    chunks = system.chunks("nl/delft")
+    case = EvalCase("x", "?", "nl", True, relevant=(Relevant("nl/delft", quote="er in 1572. Het stadhuis"),))
+    scores = retrieval_scores(Retrieved.of([Hit(chunks[1], 2.0), Hit(chunks[0], 1.0)]), finder.find(case))
+    # One of two relevant passages, in the first place: 1 / (1 + 1 / log2(3)).
+    assert scores["span_ndcg@10"] == pytest.approx(1 / (1 + 1 / 1.5849625))
+    assert scores["span_recall@1"] == 1.0
+
+
+def test_the_recall_curve_with_two_relevant_documents(tmp_path: Path) -> None:
+    two = {**CASES[2], "relevant": [{"document": "en/packets"}, {"document": "nl/nothing"}]}
+    system = FakeSystem({**TEXTS, "nl/nothing": "Niets."})
+    summary = evaluate(system, write(tmp_path, [two]), RunSettings(retrieval_only=True), tmp_path / "out")
+    assert summary.recall_cutoffs[:5] == (1, 2, 3, 4, 5)
+    assert summary.recall["fused"][:5] == (0.5, 0.5, 0.5, 1.0, 1.0)
 
 
 def test_a_citation_of_another_passage_is_not_gold() -> None:
