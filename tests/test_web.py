@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, FilePayload, Locator, Page, expect, sync_playwright
 
+from api.cli_serve import service_app
+from api.config import ServiceConfig
 from api.keys import Role
+from rag.settings import load_settings
 from tests.api_fakes import ABSTAIN
-from tests.web_fakes import HOSTILE_HTML, INVENTED, PageService, new_key, page_service, set_lines
+from tests.web_fakes import HOSTILE_HTML, INVENTED, PageService, new_key, page_service, serving, set_lines
 
 pytestmark = pytest.mark.browser
 
@@ -395,16 +398,13 @@ def test_uploads_a_good_and_a_broken_file(own: PageService, visit: Visit) -> Non
     page.goto(own.url)
     go_to(page, "Documenten")
     expect(page.locator("#documents li")).to_have_count(3)
-    page.locator("#files").set_input_files(
-        [
-            {"name": "kapot.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4 kapot"},
-            {"name": "molen.txt", "mimeType": "text/plain", "buffer": b"De molen maalt graan voor het dorp."},
-        ]
-    )
+    broken: FilePayload = {"name": "kapot.pdf", "mimeType": "application/pdf", "buffer": b"%PDF-1.4 kapot"}
+    good: FilePayload = {"name": "molen.txt", "mimeType": "text/plain", "buffer": b"De molen maalt graan."}
+    page.locator("#files").set_input_files([broken, good])
     expect(upload_of(page, "molen.txt")).to_contain_text("Toegevoegd")
-    broken = upload_of(page, "kapot.pdf")
-    expect(broken).to_contain_text("Niet toegevoegd")
-    expect(broken).to_contain_text("Het bestand is beschadigd")
+    failed = upload_of(page, "kapot.pdf")
+    expect(failed).to_contain_text("Niet toegevoegd")
+    expect(failed).to_contain_text("Het bestand is beschadigd")
     expect(page.locator("#documents li")).to_have_count(4)
     assert "molen.txt" in own.documents()
     go_to(page, "Vragen")
@@ -636,6 +636,28 @@ def test_nothing_comes_from_elsewhere(shared: PageService, visit: Visit) -> None
     page.locator(".chip").first.click()
     expect(page.locator("#quoted")).to_be_visible()
     assert [url for url in asked if not url.startswith(shared.url)] == []
+
+
+# The real models
+
+
+@pytest.mark.model
+def test_with_the_real_models_the_highlight_is_the_quote(home: Path, visit: Visit) -> None:
+    page = visit.page
+    expect.set_options(timeout=240_000)
+    with serving(service_app(load_settings(), ServiceConfig(port=0, deadline_s=240))) as url:
+        page.goto(url)
+        expect(page.locator("#examples a")).to_have_count(6)
+        page.locator("#examples a").first.click()
+        expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
+        expect(page.locator(".passage")).not_to_have_count(0)
+        if page.locator(".abstained").count():
+            page.locator(".passage a").first.click()
+            expect(page.locator("#quoted")).to_contain_text("AI-fabriek")
+            return
+        page.locator(".chip").first.click()
+        expect(page.locator("#quoted")).to_be_in_viewport()
+        assert marked(page) == page.locator(".citation q").first.text_content()
 
 
 # Accessibility

@@ -10,20 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
 from api.config import ServiceConfig
+from api.jobs import Item, json_document
 from api.keys import KeyStore, Role
 from api.service import Service
 from corpus import sentences
-from corpus.limits import ReadLimits
 from rag.reading import Claim, Reading, ReadingListener, ReadRequest
 from tests.api_fakes import ABSTAIN, QuotingReader, engine
 
 INVENTED = "verzonnen"
 """A question with this word gets a second sentence that no passage has."""
-
-LIMITS = ReadLimits(max_bytes=2_000_000, timeout_s=60)
 
 HOSTILE_HTML = (
     "<script>window.broken = 1</script> Het kasteel staat op een heuvel. "
@@ -115,8 +114,6 @@ class PageService:
 
     def put(self, collection: str, documents: dict[str, tuple[str, str]]) -> None:
         """Documents by id as (source, text)."""
-        from api.jobs import Item, json_document
-
         items = []
         for name, (source, text) in documents.items():
             document = json_document(name, name, text, None, source, {})
@@ -136,25 +133,35 @@ class PageService:
 
 
 @contextmanager
-def page_service(home: Path, *, keys: bool = False, given: Path | None = None) -> Iterator[PageService]:
-    """A service that is ready, with its samples read."""
+def page_service(
+    home: Path, *, keys: bool = False, given: tuple[Path, Path] | None = None
+) -> Iterator[PageService]:
+    """A service on fake models; `given` are folders of samples and of evaluation sets."""
     reader = PageReader()
-    samples, sets = given or _samples(home / "given"), _sets(home / "given")
+    samples, sets = given or (_samples(home / "given"), _sets(home / "given"))
     made = engine(home, reader, samples=samples, evaluation_sets=sets)
     app = create_app(ServiceConfig(port=0, authentication=keys, deadline_s=30), home, lambda: made)
+    try:
+        with serving(app) as url:
+            yield PageService(url, home, reader, app.state.service)
+    finally:
+        reader.released.set()
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The address of an application that is ready, with its samples read."""
     server = _Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none"))
     thread = threading.Thread(target=server.run, name="page-service", daemon=True)
     thread.start()
     try:
         assert server.up.wait(60)
         service: Service = app.state.service
-        assert service.wait_until_loaded(60)
+        assert service.wait_until_loaded(300)
         for job in service.running.writer.jobs():
-            assert job.finished.wait(120)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield PageService(f"http://127.0.0.1:{port}", home, reader, service)
+            assert job.finished.wait(300)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
-        reader.released.set()
         server.should_exit = True
         thread.join(60)
 

@@ -145,22 +145,9 @@ function render() {
     root.replaceChildren();
     return;
   }
-  root.replaceChildren(titleOf(current), ...bodyOf(current).filter(Boolean));
+  const title = el("h2", { class: "asked", id: "asked", tabindex: "-1" }, current.question);
+  root.replaceChildren(title, ...bodyOf(current).filter(Boolean));
   markOpen(root);
-}
-
-function titleOf(asking) {
-  const edit = () => {
-    byId("question").value = asking.question;
-    byId("question").focus();
-    fit();
-  };
-  return el(
-    "div",
-    { class: "asked-row" },
-    el("h2", { class: "asked", id: "asked", tabindex: "-1" }, asking.question),
-    el("button", { type: "button", class: "plain", onclick: edit }, t("ask.edit")),
-  );
 }
 
 function bodyOf(asking) {
@@ -194,8 +181,19 @@ function button(name, words, onclick) {
   return el("button", { type: "button", class: "plain", onclick }, icon(name), el("span", {}, words));
 }
 
-const again = (asking) =>
-  el("div", { class: "answer-tools" }, button("again", t("answer.again"), () => askAnew(routeOf(asking))));
+const again = (asking) => el("div", { class: "answer-tools" }, askingButtons(asking));
+
+function askingButtons(asking) {
+  const edit = () => {
+    byId("question").value = asking.question;
+    byId("question").focus();
+    fit();
+  };
+  return [
+    button("pencil", t("ask.edit"), edit),
+    button("again", t("answer.again"), () => askAnew(routeOf(asking))),
+  ];
+}
 
 const routeOf = ({ c, q, style }) => ({ view: "ask", c, q, style });
 
@@ -215,7 +213,7 @@ function tools(asking) {
     button("copy", t("answer.copy"), copy),
     button("link", t("answer.link"), link),
     button("braces", t("answer.json"), json),
-    button("again", t("answer.again"), () => askAnew(routeOf(asking))),
+    askingButtons(asking),
   );
 }
 

@@ -27,7 +27,7 @@ export const en = {
   "ask.subtitle": "Answers from your own documents, with the very sentence they come from.",
   "ask.form": "Ask a question",
   "ask.question": "Your question, in Dutch or English",
-  "ask.placeholder": "Ask a question in Dutch or English",
+  "ask.placeholder": "Ask your question",
   "ask.another": "Ask another question",
   "ask.edit": "Edit question",
   "ask.style": "Kind of answer",

@@ -27,7 +27,7 @@ export const nl = {
   "ask.subtitle": "Antwoorden uit uw eigen documenten, met de zin waar het staat.",
   "ask.form": "Stel een vraag",
   "ask.question": "Uw vraag, in het Nederlands of Engels",
-  "ask.placeholder": "Stel een vraag in het Nederlands of Engels",
+  "ask.placeholder": "Stel uw vraag",
   "ask.another": "Stel nog een vraag",
   "ask.edit": "Wijzig vraag",
   "ask.style": "Soort antwoord",
