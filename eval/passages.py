@@ -38,18 +38,14 @@ class PassagePicker:
         return [self._pick(case, gold, hits) for case, gold, hits in zip(cases, golds, found, strict=True)]
 
     def _pick(self, case: EvalCase, gold: Gold, mined: Sequence[Hit]) -> list[Hit]:
-        excluded = set(gold.documents)
         target = self._target(case, gold, mined)
-        if target:
-            excluded.add(target.chunk.document_id)
-        origins = {origin_of(name) for name in excluded}
+        names = [*gold.documents, *([target.chunk.document_id] if target else [])]
+        origins = {origin_of(name) for name in names}
         runs = word_runs(target.chunk.text) if target else frozenset()
         others = [
             hit
             for hit in mined
-            if hit.chunk.document_id not in excluded
-            and origin_of(hit.chunk.document_id) not in origins
-            and not runs & word_runs(hit.chunk.text)
+            if origin_of(hit.chunk.document_id) not in origins and not runs & word_runs(hit.chunk.text)
         ]
         if target is None:
             return others[: self.count]

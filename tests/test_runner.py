@@ -284,6 +284,12 @@ def test_a_quote_that_moved_is_found_again() -> None:
     assert place(Relevant("nl/delft"), document) is None
 
 
+def test_of_two_places_the_nearest_is_taken() -> None:
+    document = FakeSystem({"nl/a": "Ja, wel. Nee, niet. Ja, wel."}).document("nl/a")
+    assert place(Relevant("nl/a", 22, 29, "Ja, wel."), document) == (20, 28)
+    assert place(Relevant("nl/a", 1, 9, "Ja, wel."), document) == (0, 8)
+
+
 # Crashes
 
 
@@ -501,6 +507,17 @@ def test_the_gold_passage_is_among_k_at_a_place_that_the_id_decides(tmp_path: Pa
     assert places == {1, 2, 3}
     assert mean(summary, "has_ans_f1") == 1.0
     assert "ndcg@10" not in summary.metrics
+
+
+def test_the_gold_passage_is_the_one_that_overlaps_most() -> None:
+    system = FakeSystem()
+    finder = GoldFinder(system.document, system.chunks)
+    for quote, ordinal in (("1572. Het stadhuis is", 2), ("woonde er in 1572. Het", 1)):
+        case = EvalCase(
+            "x", "Ligt Delft in Zuid-Holland?", "nl", True, relevant=(Relevant("nl/delft", quote=quote),)
+        )
+        (hits,) = PassagePicker(system, finder, 1).pick([case], [finder.find(case)])
+        assert [hit.chunk.ordinal for hit in hits] == [ordinal]
 
 
 def test_an_unanswerable_case_gets_the_passage_it_was_written_on(tmp_path: Path) -> None:
