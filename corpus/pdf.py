@@ -95,9 +95,7 @@ def _pages(document: "PdfDocument", source: str, limits: ReadLimits) -> "Iterato
         text_page = page.get_textpage()
         chars += text_page.count_chars()
         if chars > limits.max_text_chars:
-            reason = (
-                f"more than {limits.max_text_chars:,} characters of text (read_max_text_chars); split the file"
-            )
+            reason = f"more than {limits.max_text_chars:,} characters of text (read_max_text_chars); split the file"
             raise DocumentTooLargeError(source, reason)
         yield text_page
         text_page.close()

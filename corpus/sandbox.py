@@ -112,7 +112,9 @@ class _Worker:
         self._errors.seek(0)
         lines = self._errors.read()[-4096:].decode("utf-8", "replace").strip().splitlines() or [""]
         if began_reply or "MemoryError" in lines[-1]:
-            return DocumentTooLargeError(source.source, "reading it takes more memory than read_max_memory_mib")
+            return DocumentTooLargeError(
+                source.source, "reading it takes more memory than read_max_memory_mib"
+            )
         how = f"signal {-code}" if code < 0 else lines[-1][:200]
         return BrokenDocumentError(source.source, f"the file is damaged: reading it failed ({how})")
 

@@ -8,10 +8,10 @@ import numpy as np
 from corpus.document import Document
 from index.embedder import EmbedderSpec, Vectors
 
-WORDS = (
+WORDS = (  # noqa: SIM905
     "water wind zon maan ster huis boom straat fiets trein kaas brood melk appel peer vogel vis hond kat "
     "river cloud stone bread house green yellow market doctor engine"
-).split()  # noqa: SIM905
+).split()
 
 
 class WordEmbedder:

@@ -31,9 +31,7 @@ def documents() -> dict[str, Document]:
 
 @cache
 def cases() -> tuple[dict[str, Any], ...]:
-    return tuple(
-        json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines()
-    )
+    return tuple(json.loads(line) for line in QUESTIONS.read_text(encoding="utf-8").splitlines())
 
 
 def gold_quotes() -> list[tuple[str, dict[str, Any]]]:
@@ -48,9 +46,7 @@ def test_every_sample_is_read() -> None:
     files = {path.relative_to(SAMPLES) for path in SAMPLES.glob("*/*")}
     assert len(files) == 15
     assert len(documents()) == 16
-    by_file = {
-        f"samples/{path.as_posix()}" for path in files if path.suffix != ".jsonl"
-    }
+    by_file = {f"samples/{path.as_posix()}" for path in files if path.suffix != ".jsonl"}
     assert set(documents()) == by_file | {
         "samples/nl/kort-nieuws-1",
         "samples/nl/kort-nieuws-2",
@@ -172,11 +168,7 @@ def test_every_quote_is_verbatim_where_it_says() -> None:
 
 
 def test_every_document_is_asked_about_at_least_twice() -> None:
-    asked = Counter(
-        name
-        for case in cases()
-        for name in {hit["document"] for hit in case["relevant"]}
-    )
+    asked = Counter(name for case in cases() for name in {hit["document"] for hit in case["relevant"]})
     assert {name for name, n in asked.items() if n >= 2} == set(documents())
 
 
@@ -196,21 +188,13 @@ def test_one_short_answer_is_verbatim_where_the_languages_agree() -> None:
         ):
             continue
         texts = [documents()[hit["document"]] for hit in case["relevant"]]
-        same = [
-            one_line(text.text) for text in texts if text.language == case["language"]
-        ]
-        assert any(
-            one_line(answer) in text for answer in case["answers"] for text in same
-        ), case["id"]
+        same = [one_line(text.text) for text in texts if text.language == case["language"]]
+        assert any(one_line(answer) in text for answer in case["answers"] for text in same), case["id"]
 
 
 @pytest.mark.parametrize("language", ["nl", "en"])
 def test_the_example_questions_can_be_answered(language: str) -> None:
     examples = json.loads(EXAMPLES.read_text(encoding="utf-8"))[language]
-    answerable = {
-        case["question"]
-        for case in cases()
-        if case["answerable"] and case["language"] == language
-    }
+    answerable = {case["question"] for case in cases() if case["answerable"] and case["language"] == language}
     assert len(examples) == 3
     assert set(examples) <= answerable
