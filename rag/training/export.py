@@ -36,6 +36,7 @@ def export_adapter(run: Path, folder: Path, shape: LoraShape) -> Path:
     tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(run / ADAPTER).items()}
     weights = folder / ADAPTER_WEIGHTS
     save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod(0o644)
     if weights.stat().st_size > MAX_BYTES:
         raise ModelError(f"{weights} takes {weights.stat().st_size} bytes, over {MAX_BYTES}; lower the rank")
     _write_json(folder / ADAPTER_CONFIG, _adapter_config(shape))
