@@ -74,6 +74,10 @@ def run(
     mode: Annotated[
         str, typer.Option("--mode", help="fused, dense, lexical, or all side by side.")
     ] = "fused",
+    language: Annotated[
+        list[str] | None,
+        typer.Option("--language", help="Search only documents in nl, en or und; repeatable."),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="The first N cases.")
     ] = None,
@@ -97,7 +101,14 @@ def run(
 
         own, modes = _modes(mode)
         chosen = RunSettings(
-            retrieval_only, own, modes, gold_passages, _style(style), limit, batch_size=batch_size
+            retrieval_only,
+            own,
+            modes,
+            gold_passages,
+            _style(style),
+            limit,
+            batch_size=batch_size,
+            document_languages=_languages(language or ()),
         )
         folder = _folder(out, resume, set_file)
         # What can be wrong with the arguments is told before any model is loaded.
@@ -240,6 +251,15 @@ def _modes(mode: str) -> "tuple[SearchMode, tuple[SearchMode, ...]]":
     if mode not in list(SearchMode):
         raise InputError(f"--mode {mode!r}: choose {', '.join(SearchMode)} or all")
     return SearchMode(mode), (SearchMode(mode),)
+
+
+def _languages(languages: Sequence[str]) -> tuple[str, ...]:
+    from corpus.errors import InputError
+
+    for language in languages:
+        if language not in ("nl", "en", "und"):
+            raise InputError(f"--language {language!r}: documents are in nl, en or und")
+    return tuple(sorted(set(languages)))
 
 
 def _style(style: str) -> "Style":

@@ -11,7 +11,7 @@ from eval.cases import EvalCase
 from eval.gold import Gold, GoldFinder, span_of
 from eval.metrics import overlaps
 from eval.systems import System
-from index.hits import Hit, SearchMode
+from index.hits import Filters, Hit, SearchMode
 
 _MINED = 50
 _SHARED_WORDS = 8
@@ -30,10 +30,12 @@ class PassagePicker:
     system: System
     finder: GoldFinder
     count: int
+    filters: Filters | None = None
 
     def pick(self, cases: Sequence[EvalCase], golds: Sequence[Gold]) -> list[list[Hit]]:
         """One list of hits a case, in the order in which the reader is to see them."""
-        mined = self.system.search([case.question for case in cases], [SearchMode.FUSED], _MINED)
+        questions = [case.question for case in cases]
+        mined = self.system.search(questions, [SearchMode.FUSED], _MINED, self.filters)
         found = mined.hits[SearchMode.FUSED]
         return [self._pick(case, gold, hits) for case, gold, hits in zip(cases, golds, found, strict=True)]
 
@@ -57,7 +59,8 @@ class PassagePicker:
         documents = frozenset(gold.documents) or frozenset(filter(None, [case.asked_about]))
         if not documents:
             return None
-        inside = self.system.search([case.question], [SearchMode.FUSED], _MINED, documents)
+        only = Filters(documents=documents)
+        inside = self.system.search([case.question], [SearchMode.FUSED], _MINED, only)
         hits = list(inside.hits[SearchMode.FUSED][0])
         if not gold.spans:
             return hits[0] if hits else self._first_chunk(documents)

@@ -310,7 +310,8 @@ class EvaluationRun:
 
     def _search(self, batch: _Batch) -> None:
         questions = [case.question for case in batch.cases]
-        searched = self._system.search(questions, self._settings.modes, self._settings.top_k)
+        settings = self._settings
+        searched = self._system.search(questions, settings.modes, settings.top_k, settings.filters)
         for mode in self._settings.modes:
             batch.found[mode] = [Retrieved.of(hits) for hits in searched.hits[mode]]
         if self._settings.retrieval_only:
@@ -320,9 +321,9 @@ class EvaluationRun:
         questions = [case.question for case in batch.cases]
         settings = self._settings
         if settings.gold_passages is None:
-            batch.answers = self._system.answer(questions, settings.style, settings.mode)
+            batch.answers = self._system.answer(questions, settings.style, settings.mode, settings.filters)
         else:
-            picker = PassagePicker(self._system, self._finder, settings.gold_passages)
+            picker = PassagePicker(self._system, self._finder, settings.gold_passages, settings.filters)
             batch.given = picker.pick(batch.cases, batch.golds)
             batch.answers = self._system.answer_from(questions, batch.given, settings.style)
         if len(batch.answers) != len(questions):

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from corpus.document import Language
 from corpus.errors import EvaluationError
 from eval.intervals import Estimate
 from eval.systems import SystemInfo
 from eval.tally import CurvePoint, StageTiming
-from index.hits import SearchMode
+from index.hits import Filters, SearchMode
 from rag.answers import Style
 
 VERSION = 1
@@ -31,6 +32,7 @@ class RunSettings:
     `modes` are the search modes side by side; the plain metric names are of `mode`, which is the one that
     answers are searched with. With `gold_passages` the reader gets the gold passage among so many, and
     nothing is searched for. `top_k` chunks are searched to rank ten documents. `limit` stops after so many.
+    Only documents in one of `document_languages` are searched, where there are any.
     """
 
     retrieval_only: bool = False
@@ -42,6 +44,12 @@ class RunSettings:
     top_k: int = 100
     batch_size: int = 16
     resamples: int = 1000
+    document_languages: tuple[Language, ...] = ()
+
+    @property
+    def filters(self) -> Filters | None:
+        """What searches are narrowed to."""
+        return Filters(languages=frozenset(self.document_languages)) if self.document_languages else None
 
     def __post_init__(self) -> None:
         if self.retrieval_only and self.gold_passages is not None:

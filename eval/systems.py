@@ -84,12 +84,14 @@ class System(Protocol):
         questions: Sequence[str],
         modes: Sequence[SearchMode],
         top_k: int,
-        documents: frozenset[str] = frozenset(),
+        filters: Filters | None = None,
     ) -> Searched:
-        """The `top_k` best chunks by each mode, within `documents` where these are given."""
+        """The `top_k` best chunks by each mode, of the documents that fit."""
         ...
 
-    def answer(self, questions: Sequence[str], style: Style, mode: SearchMode) -> Sequence[Answer]:
+    def answer(
+        self, questions: Sequence[str], style: Style, mode: SearchMode, filters: Filters | None = None
+    ) -> Sequence[Answer]:
         """Answers as the service gives them, search and all; one a question."""
         ...
 
@@ -103,7 +105,9 @@ class System(Protocol):
 class BatchAnswerer(Protocol):
     """The part of `rag.answerer.Answerer` that is used here."""
 
-    def ask_batch(self, questions: Sequence[str], *, style: Style, mode: SearchMode) -> Sequence[Answer]:
+    def ask_batch(
+        self, questions: Sequence[str], *, style: Style, mode: SearchMode, filters: Filters | None
+    ) -> Sequence[Answer]:
         """One answer a question."""
         ...
 
@@ -198,7 +202,7 @@ class CollectionSystem:
         questions: Sequence[str],
         modes: Sequence[SearchMode],
         top_k: int,
-        documents: frozenset[str] = frozenset(),
+        filters: Filters | None = None,
     ) -> Searched:
         """See `System`; the questions are embedded once for all modes."""
         timings: dict[str, float] = {}
@@ -209,14 +213,16 @@ class CollectionSystem:
         for mode in modes:
             hits[mode], timings[f"search_{mode.value}_s"] = _timed(
                 lambda mode=mode: self._collection.search_batch(  # type: ignore[misc]
-                    questions, top_k, mode, Filters(documents=documents) if documents else None, vectors
+                    questions, top_k, mode, filters, vectors
                 )
             )
         return Searched(hits, timings)
 
-    def answer(self, questions: Sequence[str], style: Style, mode: SearchMode) -> Sequence[Answer]:
+    def answer(
+        self, questions: Sequence[str], style: Style, mode: SearchMode, filters: Filters | None = None
+    ) -> Sequence[Answer]:
         """See `System`; raises EvaluationError without an answerer."""
-        return self._required().ask_batch(questions, style=style, mode=mode)
+        return self._required().ask_batch(questions, style=style, mode=mode, filters=filters)
 
     def answer_from(
         self, questions: Sequence[str], hits: Sequence[Sequence[Hit]], style: Style

@@ -9,7 +9,7 @@ from corpus.document import Chunk, Document
 from corpus.errors import DocumentNotFoundError, QuestionError
 from eval.systems import CollectionInfo, Searched, SystemInfo, Usage
 from index.embedder import EmbedderSpec
-from index.hits import Hit, SearchMode
+from index.hits import Filters, Hit, SearchMode
 from rag.answers import Answer, AnswerSentence, Citation, Passage, Style
 
 DELFT = "Delft ligt in Zuid-Holland. De prins woonde er in 1572. Het stadhuis is van 1620."
@@ -73,9 +73,11 @@ class FakeSystem:
         questions: Sequence[str],
         modes: Sequence[SearchMode],
         top_k: int,
-        documents: frozenset[str] = frozenset(),
+        filters: Filters | None = None,
     ) -> Searched:
-        names = [name for name in self.texts if not documents or name in documents]
+        wanted = filters or Filters()
+        names = [name for name in self.texts if not wanted.documents or name in wanted.documents]
+        names = [name for name in names if not wanted.languages or name[:2] in wanted.languages]
         every = [chunk for name in names for chunk in self.chunks(name)]
         hits = {}
         for mode in modes:
@@ -92,8 +94,10 @@ class FakeSystem:
             ]
         return Searched(hits, {"embed_s": 0.001 * len(questions)})
 
-    def answer(self, questions: Sequence[str], style: Style, mode: SearchMode) -> Sequence[Answer]:
-        hits = self.search(questions, [mode], 3).hits[mode]
+    def answer(
+        self, questions: Sequence[str], style: Style, mode: SearchMode, filters: Filters | None = None
+    ) -> Sequence[Answer]:
+        hits = self.search(questions, [mode], 3, filters).hits[mode]
         return self.answer_from(questions, hits, style)
 
     def answer_from(

@@ -21,7 +21,7 @@ from eval.records import read_records
 from eval.runner import evaluate
 from eval.summary import RunSettings
 from eval.systems import CollectionSystem, MeteredReader
-from index.hits import Hit, SearchMode
+from index.hits import Filters, Hit, SearchMode
 from rag.answers import Answer, Style
 from rag.reading import Reading, ReadingListener, ReadRequest
 
@@ -161,7 +161,9 @@ def test_what_a_reader_reads_and_writes_is_counted() -> None:
 class LastWord:
     """Answers by the rule of the fake system."""
 
-    def ask_batch(self, questions: Sequence[str], *, style: Style, mode: SearchMode) -> Sequence[Answer]:
+    def ask_batch(
+        self, questions: Sequence[str], *, style: Style, mode: SearchMode, filters: Filters | None
+    ) -> Sequence[Answer]:
         raise AssertionError("the passages are given")
 
     def answer_from_batch(

@@ -19,7 +19,7 @@ from eval.runner import EvaluationRun, RunProgress, RunState, evaluate
 from eval.scoring import Retrieved, answer_scores, is_verbatim, language_right, retrieval_scores
 from eval.summary import RunSettings, Summary, read_summary
 from eval.systems import Searched
-from index.hits import Hit, SearchMode
+from index.hits import Filters, Hit, SearchMode
 from rag.answers import Answer, AnswerSentence, Style
 
 
@@ -150,6 +150,16 @@ def test_modes_side_by_side(tmp_path: Path) -> None:
     assert set(records["delft"].found) == {"dense", "lexical", "fused"}
     assert summary.recall["fused"][0] == 1.0
     assert summary.recall["lexical"][0] == pytest.approx(1 / 3, abs=1e-6)
+
+
+def test_a_search_can_be_narrowed_to_documents_in_a_language(tmp_path: Path) -> None:
+    summary, records = run(tmp_path, document_languages=("nl",))
+    assert records["named"].metrics["recall@10"] == 0.0
+    assert all(
+        passage.document.startswith("nl/") for record in records.values() for passage in record.passages
+    )
+    assert records["delft"].metrics["recall@1"] == 1.0
+    assert summary.settings.document_languages == ("nl",)
 
 
 def test_span_level_retrieval_by_hand() -> None:
@@ -320,10 +330,12 @@ def test_a_crash_on_an_unanswerable_case_is_no_abstention(tmp_path: Path) -> Non
 class BrokenSystem(FakeSystem):
     """Its model fails after the first batch."""
 
-    def answer(self, questions: Sequence[str], style: Style, mode: SearchMode) -> Sequence[Answer]:
+    def answer(
+        self, questions: Sequence[str], style: Style, mode: SearchMode, filters: Filters | None = None
+    ) -> Sequence[Answer]:
         if self.asked:
             raise ModelError("the weights are gone")
-        return super().answer(questions, style, mode)
+        return super().answer(questions, style, mode, filters)
 
 
 def test_what_fails_for_all_ends_the_run_and_keeps_what_was_done(tmp_path: Path) -> None:
@@ -366,11 +378,13 @@ class HaltingSystem(FakeSystem):
         super().__init__()
         self.reached, self.go = threading.Event(), threading.Event()
 
-    def answer(self, questions: Sequence[str], style: Style, mode: SearchMode) -> Sequence[Answer]:
+    def answer(
+        self, questions: Sequence[str], style: Style, mode: SearchMode, filters: Filters | None = None
+    ) -> Sequence[Answer]:
         if len(self.asked) == 1:
             self.reached.set()
             assert self.go.wait(30)
-        return super().answer(questions, style, mode)
+        return super().answer(questions, style, mode, filters)
 
 
 def test_cancelling_keeps_what_was_done_and_resuming_ends_with_the_same(tmp_path: Path) -> None:
@@ -559,7 +573,7 @@ class ManySystem(FakeSystem):
         questions: Sequence[str],
         modes: Sequence[SearchMode],
         top_k: int,
-        documents: frozenset[str] = frozenset(),
+        filters: Filters | None = None,
     ) -> Searched:
         chunk = self.chunks("nl/delft")[1]
         return Searched({mode: [[Hit(chunk, 1.0)]] * len(questions) for mode in modes})
