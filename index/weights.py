@@ -9,6 +9,7 @@ build one model; the second waits and then finds it.
 """
 
 import errno
+import functools
 import hashlib
 import importlib.util
 import json
@@ -181,7 +182,9 @@ def materialise(
             partial.mkdir()
             try:
                 step(f"checking {model.title}", 0.0)
-                build(_source_bytes(model), partial, step)
+                data = _source_bytes(model)
+                with _quiet():
+                    build(data, partial, step)
                 step(f"recording {model.title}", 0.95)
                 _write_manifest(partial, model, key)
                 partial.rename(folder)
@@ -320,6 +323,24 @@ def _disk_errors(model: BundledModel, folder: Path) -> Iterator[None]:
             f"can't write {model.title} to {folder.parent}: {os.strerror(error.errno)}; make room, or set "
             "VRAAGBAAK_HOME to a folder that can be written"
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own bars, which would run through ours."""
+    import transformers.modeling_gguf_pytorch_utils as gguf
+    import transformers.utils.logging as logging
+
+    was_on, bar = logging.is_progress_bar_enabled(), gguf.tqdm  # type: ignore[attr-defined]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # Its reader of GGUF files has a bar that no switch turns off.
+    setattr(gguf, "tqdm", functools.partial(bar, disable=True))  # noqa: B010 (a name that the module doesn't export)
+    try:
+        yield
+    finally:
+        setattr(gguf, "tqdm", bar)  # noqa: B010
+        if was_on:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _ignore_progress(step: str, done: float) -> None:
