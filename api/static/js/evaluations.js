@@ -246,6 +246,8 @@ function pick(run) {
   return el("label", { class: "check" }, box, t("evaluations.pick_short"));
 }
 
-const renderCompare = () => {
-  byId("compare").disabled = runs.filter((run) => picked.has(run.id)).length !== 2;
-};
+function renderCompare() {
+  const isPair = runs.filter((run) => picked.has(run.id)).length === 2;
+  byId("compare").disabled = !isPair;
+  byId("compare-hint").hidden = isPair;
+}
