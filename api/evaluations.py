@@ -164,7 +164,7 @@ class Evaluations:
 
     def _work(self, evaluation: Evaluation) -> None:
         from eval.runner import EvaluationRun
-        from eval.systems import CollectionSystem
+        from eval.systems import CollectionSystem, MeteredReader
 
         with self._turn:
             if evaluation.is_cancelled or self._closing:
@@ -173,10 +173,10 @@ class Evaluations:
             try:
                 with ExitStack() as stack:
                     collection = stack.enter_context(self._running.shelf.using(evaluation.collection))
-                    answerer = None
+                    answerer, reader = None, None
                     if not evaluation.settings.retrieval_only:
-                        answerer = self._running.answerer(collection, hurried=False)
-                    reader = self._running.engine.reader.id if answerer else None
+                        reader = MeteredReader(self._running.patient_reader())
+                        answerer = self._running.answerer(collection, reader)
                     system = CollectionSystem(collection, answerer, reader)
                     evaluation.run = EvaluationRun(
                         system, evaluation.set_file, evaluation.settings, evaluation.folder

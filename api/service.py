@@ -91,12 +91,14 @@ class Running:
 
         self.evaluations = Evaluations(self)
 
-    def answerer(self, collection: Collection, *, hurried: bool = True) -> Answerer:
+    def answerer(self, collection: Collection, reader: Reader | None = None) -> Answerer:
         """An answerer that takes its turns; it costs nothing to make."""
-        reader = self.reader
-        if not hurried:
-            reader = SharedReader(self.engine.reader, self.turns, self.metrics.read, hurried=False)
-        return Answerer(collection, reader, self.engine.library.embedder, self.engine.answerer)
+        embedder = self.engine.library.embedder
+        return Answerer(collection, reader or self.reader, embedder, self.engine.answerer)
+
+    def patient_reader(self) -> Reader:
+        """The reader for what can wait: questions that people ask go first."""
+        return SharedReader(self.engine.reader, self.turns, self.metrics.read, hurried=False)
 
     async def close(self) -> None:
         """Finishes what runs and lets go of everything."""

@@ -29,51 +29,15 @@ import httpx
 
 from corpus.errors import EvaluationError
 
-_WORDS = tuple(
-    [
-        "gemeente",
-        "vergunning",
-        "aanvraag",
-        "subsidie",
-        "paspoort",
-        "rijbewijs",
-        "belasting",
-        "inkomen",
-        "woning",
-        "huur",
-        "zorg",
-        "school",
-        "leraar",
-        "energie",
-        "water",
-        "afval",
-        "natuur",
-        "verkeer",
-        "fiets",
-        "trein",
-        "station",
-        "brug",
-        "haven",
-        "dijk",
-        "provincie",
-        "minister",
-        "kamer",
-        "begroting",
-        "onderzoek",
-        "universiteit",
-        "techniek",
-        "industrie",
-        "bedrijf",
-        "werk",
-        "loon",
-        "pensioen",
-        "verzekering",
-        "rechter",
-        "wet",
-        "artikel",
-        "besluit",
-    ]
+# fmt: off
+_WORDS = (
+    "gemeente", "vergunning", "aanvraag", "subsidie", "paspoort", "rijbewijs", "belasting", "inkomen",
+    "woning", "huur", "zorg", "school", "leraar", "energie", "water", "afval", "natuur", "verkeer",
+    "fiets", "trein", "station", "brug", "haven", "dijk", "provincie", "minister", "kamer", "begroting",
+    "onderzoek", "universiteit", "techniek", "industrie", "bedrijf", "werk", "loon", "pensioen",
+    "verzekering", "rechter", "wet", "artikel", "besluit",
 )
+# fmt: on
 _POLL_S = 0.02
 
 
