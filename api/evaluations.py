@@ -7,7 +7,7 @@ import tempfile
 import threading
 import uuid
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +51,7 @@ class Evaluation:
     run: "EvaluationRun | None" = None
     is_cancelled: bool = False
     error: ProblemView | None = None
+    finished: threading.Event = field(default_factory=threading.Event)
 
     @property
     def state(self) -> str:
@@ -163,6 +164,12 @@ class Evaluations:
         return file
 
     def _work(self, evaluation: Evaluation) -> None:
+        try:
+            self._run_one(evaluation)
+        finally:
+            evaluation.finished.set()
+
+    def _run_one(self, evaluation: Evaluation) -> None:
         from eval.runner import EvaluationRun
         from eval.systems import CollectionSystem, MeteredReader
 
