@@ -196,13 +196,13 @@ class Collection:
         if vectors is None and mode is not SearchMode.LEXICAL:
             vectors = self.embedder.embed_queries(questions)
         limit = max(top_k, self._fusion.candidates if mode is SearchMode.FUSED else top_k)
-        with self._store.reading() as transaction:
+        # The lock comes first: an index that another thread took past this snapshot would miss what was replaced.
+        with self._index_lock, self._store.reading() as transaction:
+            self._catch_up(transaction)
             allowed = transaction.matching(filters) if filters else None
-            with self._index_lock:
-                self._catch_up(transaction)
-                dense = self._dense_hits(questions, vectors, limit, mode, allowed)
-                lexical = self._lexical_hits(questions, limit, mode, allowed)
-                orders = self._order(dense, lexical, vectors, mode)
+            dense = self._dense_hits(questions, vectors, limit, mode, allowed)
+            lexical = self._lexical_hits(questions, limit, mode, allowed)
+            orders = self._order(dense, lexical, vectors, mode)
             return self._hits(transaction, orders, dense, lexical, top_k)
 
     def _dense_hits(
@@ -368,7 +368,7 @@ class Collection:
             if held and not self._store.read_only:
                 self._settle()
                 return
-        with self._store.reading() as transaction, self._index_lock:
+        with self._index_lock, self._store.reading() as transaction:
             self._catch_up(transaction)
 
     def _catch_up(self, transaction: Transaction) -> None:
@@ -386,13 +386,13 @@ class Collection:
 
     def _take_in(self) -> None:
         """Called by the writer after its commits."""
-        with self._store.reading() as transaction, self._index_lock:
+        with self._index_lock, self._store.reading() as transaction:
             self._dense.catch_up(transaction)
             self._lexical.catch_up(transaction)
 
     def _settle(self) -> None:
         """With the write lock: both indexes and their files at the store's generation, deleted words gone."""
-        with self._store.reading() as transaction, self._index_lock:
+        with self._index_lock, self._store.reading() as transaction:
             self._dense.catch_up(transaction, settle=True)
             self._lexical.catch_up(transaction, settle=True)
             if not self._dense.is_saved(self.folder):

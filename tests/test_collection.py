@@ -1,6 +1,9 @@
 """The facade: filters, replacing, erasing, other processes, another model, damage."""
 
 import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ from corpus.errors import (
 )
 from index.collection import DATABASE, Collection
 from index.hits import Filters, SearchMode
-from index.store import Store
+from index.store import Store, Transaction
 
 
 @pytest.fixture
@@ -203,3 +206,26 @@ def test_the_schema_is_migrated_or_refused_by_version(collection: Collection, fo
     connection.close()
     with pytest.raises(Exception, match="newer Vraagbaak"):
         Collection.open(folder, WordEmbedder())
+
+
+def test_a_document_that_is_replaced_meanwhile_is_found_in_one_of_its_forms(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection.add([document(1, seed=0)])
+    begin = collection._store.reading
+    others = [threading.Thread(target=collection.add, args=([document(1, seed=1)],))]
+
+    @contextmanager
+    def replaced_meanwhile() -> Iterator[Transaction]:
+        with begin() as transaction:
+            transaction.generation()  # what is read first fixes the snapshot
+            if threading.current_thread() is threading.main_thread():
+                monkeypatch.undo()
+                others[0].start()
+                others[0].join(timeout=1)  # ends now, unless the search keeps the index from moving on
+            yield transaction
+
+    monkeypatch.setattr(collection._store, "reading", replaced_meanwhile)
+    assert ids(collection) == {"doc/1"}
+    others[0].join()
+    assert ids(collection, "versie1", mode=SearchMode.LEXICAL) == {"doc/1"}
