@@ -644,20 +644,19 @@ def test_nothing_comes_from_elsewhere(shared: PageService, visit: Visit) -> None
 @pytest.mark.model
 def test_with_the_real_models_the_highlight_is_the_quote(home: Path, visit: Visit) -> None:
     page = visit.page
-    expect.set_options(timeout=240_000)
-    with serving(service_app(load_settings(), ServiceConfig(port=0, deadline_s=240))) as url:
+    expect.set_options(timeout=120_000)
+    with serving(service_app(load_settings(), ServiceConfig(port=0, deadline_s=120))) as url:
         page.goto(url)
         expect(page.locator("#examples a")).to_have_count(6)
         page.locator("#examples a").first.click()
         expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
         expect(page.locator(".passage")).not_to_have_count(0)
-        if page.locator(".abstained").count():
-            page.locator(".passage a").first.click()
-            expect(page.locator("#quoted")).to_contain_text("AI-fabriek")
-            return
-        page.locator(".chip").first.click()
-        expect(page.locator("#quoted")).to_be_in_viewport()
-        assert marked(page) == page.locator(".citation q").first.text_content()
+        # Which of the two is the reader's business, and measured elsewhere.
+        is_abstained = page.locator(".abstained").count() > 0
+        link, quote = (".passage a", ".passage .text") if is_abstained else (".chip", ".citation q")
+        page.locator(link).first.click()
+        expect(page.locator("#quoted")).to_be_visible()
+        assert marked(page) == page.locator(quote).first.text_content()
 
 
 # Accessibility
