@@ -703,7 +703,25 @@ def test_axe_finds_nothing(shared: PageService, chromium: Browser, scheme: str, 
     page.get_by_role("button", name="Nieuwe collectie").click()
     assert axe_violations(page) == []
     page.keyboard.press("Escape")
+    page.get_by_role("button", name="Verwijder Warmte").first.click()
+    expect(page.locator("#confirm")).to_be_visible()
+    assert axe_violations(page) == []
+    page.keyboard.press("Escape")
+    page.goto(shared.url)
+    ask(page, f"{ABSTAIN} warmtenet wijk")
+    expect(page.locator(".abstained")).to_be_visible()
+    assert axe_violations(page) == []
     page.goto(f"{shared.url}/#/evaluations")
     expect(page.locator("#evaluation-set")).to_contain_text("samples")
     assert axe_violations(page) == []
     context.close()
+
+
+def test_axe_finds_nothing_while_signing_in(tmp_path: Path, chromium: Browser) -> None:
+    context = chromium.new_context(locale="nl-NL", bypass_csp=True, reduced_motion="reduce")
+    with page_service(tmp_path, keys=True) as service:
+        page = context.new_page()
+        page.goto(service.url)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Inloggen")
+        assert axe_violations(page) == []
+        context.close()
