@@ -36,7 +36,7 @@ def test_words_of_an_unknown_chunk_are_passed_over() -> None:
     assert order({1: 0.9, 2: 0.8}, lexical((7, 1.0))) == [1, 2]
 
 
-cosines = st.dictionaries(st.integers(1, 50), st.floats(0.7, 1, width=32), min_size=1, max_size=20)
+cosines = st.dictionaries(st.integers(1, 50), st.floats(0.75, 1, width=32), min_size=1, max_size=20)
 
 
 @given(cosines, st.dictionaries(st.integers(1, 50), st.floats(0, 1, width=32), max_size=20))
