@@ -467,7 +467,7 @@ def test_a_corpus_past_the_limit_stops_there(tmp_path: Path) -> None:
     )
     found = results(path, ReadLimits(max_corpus_bytes=500))
     assert isinstance(found[-1], DocumentTooLargeError)
-    assert "max_corpus_bytes" in found[-1].reason
+    assert "read_max_corpus_mib" in found[-1].reason
     assert len(found) < 10
 
 
