@@ -40,7 +40,9 @@ def run_ingest(
                 description=_shortened(event.source),
             )
 
-        report = ingest(opened, paths, prune=prune, limits=settings.read_limits(), on_event=follow)
+        # A citation's source should lead to the file from wherever it is read.
+        absolute = [path.absolute() for path in paths]
+        report = ingest(opened, absolute, prune=prune, limits=settings.read_limits(), on_event=follow)
         progress.update(task, visible=False)
         stats = opened.stats()
     if as_json:

@@ -155,7 +155,21 @@ def check_citations(answer: dict[str, object]) -> None:
 )
 def test_a_bad_question_is_explained(home: Path, tmp_path: Path, question: str, words: str) -> None:
     (tmp_path / "a.txt").write_text("Het water is koud.")
-    assert vraagbaak("ingest", tmp_path / "a.txt").returncode == 0
+    assert vraagbaak("ingest", "a.txt", cwd=tmp_path).returncode == 0
+    hits = json.loads(vraagbaak("search", "water", "--mode", "lexical", "--json").stdout)
+    assert [hit["chunk"]["document_id"] for hit in hits] == ["a.txt"]
     done = vraagbaak("ask", "-", stdin=question)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+@pytest.mark.model
+def test_a_source_leads_to_the_file_from_anywhere(home: Path, tmp_path: Path) -> None:
+    from index.store import Store
+
+    (tmp_path / "a.txt").write_text("Het water is koud.")
+    assert vraagbaak("ingest", "a.txt", cwd=tmp_path).returncode == 0
+    store = Store.open(home / "collections" / "default" / "collection.sqlite")
+    with store.reading() as transaction:
+        assert transaction.document("a.txt").source == str(tmp_path / "a.txt")
+    store.close()
