@@ -1,7 +1,7 @@
-"""Benchmarks: what an ingest, a search, an answer and a start cost on this machine. They print; they assert nothing.
+"""Benchmarks: what an ingest, a search, an answer and a start cost on this machine. They assert nothing.
 
-Each figure is measured several times and printed with its minimum, median and maximum, beside what this machine
-could do at most: its matrix throughput in bfloat16 and its memory bandwidth, measured in the same run.
+Each figure is measured several times and stated with its minimum, median and maximum, beside what this machine
+could do at most where that means something (`eval.bench_limits`), measured in the same run with the same threads.
 """
 
 import os
@@ -12,40 +12,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from corpus.limits import ReadLimits
+from eval.bench_limits import (
+    ModelSize,
+    embedding_limit,
+    exact_search_limit,
+    measure_limits,
+    next_token_limit,
+    pass_limit,
+)
+from eval.bench_report import BenchReport, Figure, limit_figures
 from index.collection import DATABASE, Collection
 from index.embedder import Embedder, EmbedderSpec, Vectors
 from index.hits import SearchMode
 from index.ingest import ingest
 from index.store import Origin, Store
-from rag.answerer import Answerer
+from rag.answerer import Answerer, CalibratedReader
 from rag.answers import Style
+from rag.calibration import Calibration
+from rag.reading import Reader, Reading, ReadingListener, ReadRequest
 
-MATRIX_SIZE = 2048
-COPY_BYTES = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Repeated measurements of one quantity; `unit` is what a value counts."""
-
-    name: str
-    unit: str
-    values: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    def row(self) -> tuple[str, str, str, str, str]:
-        """Name with unit, n, and minimum, median and maximum as text."""
-        low, middle, high = (f"{value:,.4g}" for value in (min(self.values), self.median, max(self.values)))
-        return f"{self.name} ({self.unit})", str(len(self.values)), low, middle, high
+_CACHED_BYTES = 100_000_000
+"""Vectors that take less may stay in the processor's cache, and then memory doesn't bound their search."""
 
 
 class TimedEmbedder:
@@ -80,40 +73,41 @@ class TimedEmbedder:
             self.forward_s += time.perf_counter() - started
 
 
-def machine_limits(repeats: int = 5) -> list[Figure]:
-    """What this machine can do at most: bfloat16 matrix products and copying memory."""
-    import torch
-
-    matrix = torch.randn(MATRIX_SIZE, MATRIX_SIZE).to(torch.bfloat16)
-    block = np.ones(COPY_BYTES // 8)
-    matrix @ matrix
-    products = [_seconds(lambda: matrix @ matrix) for _ in range(repeats)]
-    copies = [_seconds(block.copy) for _ in range(repeats)]
-    return [
-        Figure("bfloat16 matrix product", "GFLOP/s", tuple(2 * MATRIX_SIZE**3 / s / 1e9 for s in products)),
-        Figure("memory copy, read and write", "GB/s", tuple(2 * COPY_BYTES / s / 1e9 for s in copies)),
-    ]
-
-
-def bench_ingest(paths: Sequence[Path], embedder: Embedder, limits: ReadLimits, repeats: int) -> list[Figure]:
+def bench_ingest(
+    paths: Sequence[Path], embedder: Embedder, limits: ReadLimits, repeats: int, size: ModelSize | None = None
+) -> BenchReport:
     """Ingests into a throw-away collection; `rest / forward` is all but the model's pass, over that pass."""
     embedder.embed_passages(["warm"])
-    rows: dict[str, list[float]] = {"chunks/s": [], "tokens/s": [], "rest": []}
-    for _ in range(repeats):
-        timed = TimedEmbedder(embedder)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            Collection.create(Path(folder) / "bench", "bench", timed) as collection,
-        ):
-            total = _seconds(lambda opened=collection: ingest(opened, paths, limits=limits))  # type: ignore[misc]
-            rows["chunks/s"].append(collection.stats().chunks / total)
-        rows["tokens/s"].append(timed.tokens / timed.forward_s)
-        rows["rest"].append((total - timed.forward_s) / timed.forward_s)
-    return [
-        Figure("ingest", "passages/s", tuple(rows["chunks/s"])),
-        Figure("embedding model alone", "tokens/s", tuple(rows["tokens/s"])),
-        Figure("rest / forward pass", "ratio", tuple(rows["rest"])),
-    ]
+    runs = [_ingest_once(paths, embedder, limits) for _ in range(repeats)]
+    peak, machine = peak_memory(), measure_limits()
+    ingested = Figure("ingest", "passages/s", tuple(run.chunks / run.total_s for run in runs))
+    embedded = Figure("embedding model alone", "tokens/s", tuple(run.tokens / run.forward_s for run in runs))
+    length = runs[0].tokens / runs[0].chunks
+    if size is not None:
+        fastest = embedding_limit(size, length, machine)
+        embedded = embedded.within(fastest)
+        ingested = ingested.within(replace(fastest, value=fastest.value / length))
+    rest = Figure("rest / forward pass", "ratio", tuple(run.total_s / run.forward_s - 1 for run in runs))
+    settings = {"passages": runs[0].chunks, "tokens_per_passage": round(length, 1), "repeats": repeats}
+    return BenchReport("ingest", settings, (ingested, embedded, rest, peak, *limit_figures(machine)), machine)
+
+
+@dataclass(frozen=True, slots=True)
+class _IngestRun:
+    chunks: int
+    tokens: int
+    total_s: float
+    forward_s: float
+
+
+def _ingest_once(paths: Sequence[Path], embedder: Embedder, limits: ReadLimits) -> _IngestRun:
+    timed = TimedEmbedder(embedder)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Collection.create(Path(folder) / "bench", "bench", timed) as collection,
+    ):
+        total_s = _seconds(lambda: ingest(collection, paths, limits=limits))
+        return _IngestRun(collection.stats().chunks, timed.tokens, total_s, timed.forward_s)
 
 
 def grow(source: Collection, folder: Path, chunks: int, seed: int = 0) -> Collection:
@@ -143,42 +137,152 @@ def grow(source: Collection, folder: Path, chunks: int, seed: int = 0) -> Collec
     return Collection.open(folder, source.embedder)
 
 
-def bench_search(collection: Collection, questions: Sequence[str], top_k: int = 10) -> list[Figure]:
+def bench_search(
+    collection: Collection, questions: Sequence[str], top_k: int = 10, size: ModelSize | None = None
+) -> BenchReport:
     """One question at a time; the embedding of the question is measured apart."""
+    embedder = collection.embedder
     collection.search(questions[0], top_k)
     embeds, searches = [], {mode: list[float]() for mode in SearchMode}
     for question in questions:
         started = time.perf_counter()
-        vector = collection.embedder.embed_queries([question])
+        vector = embedder.embed_queries([question])
         embeds.append((time.perf_counter() - started) * 1000)
         for mode, times in searches.items():
             times.append(_seconds(lambda m=mode: collection.search(question, top_k, m, vector=vector)) * 1000)  # type: ignore[misc] # noqa: B023
-    chunks = collection.stats().chunks
-    return [
-        Figure("embedding a question", "ms", tuple(embeds)),
-        *(Figure(f"{mode} search over {chunks:,} passages", "ms", tuple(t)) for mode, t in searches.items()),
+    peak, machine = peak_memory(), measure_limits()
+    chunks, dimension = collection.stats().chunks, embedder.spec.dimension
+    embedding = Figure("embedding a question", "ms", tuple(embeds))
+    if size is not None:
+        tokens = statistics.median(embedder.count_tokens(questions))
+        embedding = embedding.within(pass_limit(size, tokens, machine, unit_s=0.001))
+    found = [
+        Figure(f"{mode} search over {chunks:,} passages", "ms", tuple(t)) for mode, t in searches.items()
     ]
+    if chunks * dimension * 4 > _CACHED_BYTES:
+        exact = exact_search_limit(chunks, dimension, machine, unit_s=0.001)
+        found = [figure.within(exact) if figure.name.startswith("dense") else figure for figure in found]
+    settings = {"passages": chunks, "questions": len(questions), "top_k": top_k}
+    return BenchReport("search", settings, (embedding, *found, peak, *limit_figures(machine)), machine)
 
 
-def bench_ask(answerer: Answerer, questions: Sequence[str], style: Style) -> list[Figure]:
-    """One question at a time, by stage."""
+@dataclass(frozen=True, slots=True)
+class TimedReading:
+    """One reading in figures; `first_s` is from its request to the first token that could be shown."""
+
+    prompt_tokens: int
+    new_tokens: int
+    first_s: float
+    read_s: float
+
+    @property
+    def further_s(self) -> float:
+        """Seconds of each token after the first; there must be one."""
+        return (self.read_s - self.first_s) / (self.new_tokens - 1)
+
+
+@dataclass(slots=True)
+class _FirstText:
+    """Notes when a reading is first told of; passes everything on."""
+
+    inner: ReadingListener | None
+    at: float | None = None
+
+    def on_text(self, text: str) -> bool:
+        """See `ReadingListener`."""
+        if self.at is None:
+            self.at = time.perf_counter()
+        return self.inner.on_text(text) if self.inner else True
+
+
+@dataclass(slots=True)
+class TimedReader:
+    """A reader that books each single reading; what it reads in a batch isn't booked."""
+
+    inner: Reader
+    readings: list[TimedReading] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """See `Reader`."""
+        return self.inner.id
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """That of the reader inside, where it has one."""
+        return self.inner.calibration if isinstance(self.inner, CalibratedReader) else None
+
+    def read(self, request: ReadRequest, listener: ReadingListener | None = None) -> Reading:
+        """See `Reader`."""
+        noted, started = _FirstText(listener), time.perf_counter()
+        reading = self.inner.read(request, noted)
+        ended = time.perf_counter()
+        first_s = (noted.at if noted.at is not None else ended) - started
+        self.readings.append(
+            TimedReading(reading.prompt_tokens, reading.new_tokens, first_s, ended - started)
+        )
+        return reading
+
+    def read_batch(
+        self, requests: Sequence[ReadRequest], on_done: Callable[[int], None] | None = None
+    ) -> list[Reading]:
+        """See `Reader`."""
+        return self.inner.read_batch(requests, on_done)
+
+
+def bench_ask(
+    answerer: Answerer,
+    reader: TimedReader,
+    questions: Sequence[str],
+    style: Style,
+    size: ModelSize | None = None,
+) -> BenchReport:
+    """One question at a time, by stage and by token. `reader` is what `answerer` reads with."""
     answerer.ask(questions[0], style=style)
-    stages: dict[str, list[float]] = {}
-    for question in questions:
-        for stage, seconds in answerer.ask(question, style=style).timings.items():
-            stages.setdefault(stage, []).append(seconds)
-    return [Figure(f"ask {style}: {stage.removesuffix('_s')}", "s", tuple(v)) for stage, v in stages.items()]
+    reader.readings.clear()
+    answers = [answerer.ask(question, style=style) for question in questions]
+    peak, machine = peak_memory(), measure_limits()
+    readings = reader.readings
+    written = [reading for reading in readings if reading.new_tokens > 1]
+    first = Figure("ask: reading, first token", "s", tuple(each.first_s for each in readings))
+    pace = Figure(
+        "ask: reading", "prompt tokens/s", tuple(each.prompt_tokens / each.first_s for each in readings)
+    )
+    further = [Figure("ask: each further token", "ms", tuple(each.further_s * 1000 for each in written))]
+    if size is not None and readings:
+        tokens = statistics.median(reading.prompt_tokens for reading in readings)
+        least = pass_limit(size, tokens, machine)
+        first = first.within(least)
+        pace = pace.within(replace(least, value=tokens / least.value, is_time=False))
+        further = [figure.within(next_token_limit(size, machine, unit_s=0.001)) for figure in further]
+    stages = [
+        Figure(f"ask: {stage.removesuffix('_s')}", "s", tuple(answer.timings[stage] for answer in answers))
+        for stage in answers[0].timings
+    ]
+    counted = [
+        Figure("ask: prompt", "tokens", tuple(float(each.prompt_tokens) for each in readings)),
+        Figure("ask: written", "tokens", tuple(float(each.new_tokens) for each in readings)),
+    ]
+    figures = (*stages, first, *further, pace, *counted, peak, *limit_figures(machine))
+    settings = {
+        "questions": len(questions),
+        "style": style.value,
+        "abstained": sum(a.abstained for a in answers),
+    }
+    return BenchReport("ask", settings, tuple(figure for figure in figures if figure.values), machine)
 
 
-def bench_start(collection: str, question: str, repeats: int) -> list[Figure]:
+def bench_start(collection: str, question: str, repeats: int) -> BenchReport:
     """A process of its own each time: `--help`, and a first answer; files are in the system's cache."""
+    _process(["ask", "--collection", collection, question, "--json"])
     help_s = [_process(["--help"])[0] for _ in range(repeats)]
     asks = [_process(["ask", "--collection", collection, question, "--json"]) for _ in range(repeats)]
-    return [
+    figures = (
         Figure("vraagbaak --help", "s", tuple(help_s)),
         Figure("first answer of a cold process", "s", tuple(seconds for seconds, _ in asks)),
         Figure("its peak memory", "MB", tuple(peak for _, peak in asks)),
-    ]
+    )
+    return BenchReport("start", {"repeats": repeats}, figures)
 
 
 def _process(arguments: Sequence[str]) -> tuple[float, float]:
