@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rag.generator import HuggingFaceCodec
+from rag.transformers_model import HuggingFaceCodec
 
 
 def folder_codec(folder: Path) -> HuggingFaceCodec:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from corpus.errors import ModelError
 from index.adapter import ADAPTER_WEIGHTS
+from rag import attention
 from rag.training.packing import Pack, PackTensors, to_tensors
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def load_trainable(base: Path, shape: LoraShape, seed: int, start_from: Path | N
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.bfloat16, attn_implementation=attention.register()
+    )
     config = LoraConfig(
         r=shape.rank,
         lora_alpha=shape.alpha,
@@ -63,7 +66,7 @@ def target_logits(
     hidden = causal.model(
         input_ids=tensors.input_ids,
         position_ids=tensors.position_ids,
-        attention_mask=tensors.masks,
+        attention_mask={name: additive(mask, causal.dtype) for name, mask in tensors.masks.items()},
         use_cache=False,
     ).last_hidden_state[0]
     rows = hidden[tensors.rows].contiguous()
@@ -72,6 +75,13 @@ def target_logits(
         weight = weight[vocabulary]
     logits: torch.Tensor = (rows @ weight.T).float()
     return logits
+
+
+def additive(mask: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+    """A mask of what may be seen, as what is added to the scores; finite, since padding sees nothing else."""
+    import torch
+
+    return torch.zeros(mask.shape, dtype=dtype).masked_fill(~mask, -1e9)
 
 
 class Vocabulary:
