@@ -1,20 +1,19 @@
 """Evaluation runs, started and followed over HTTP. They give way to people who ask."""
 
 import json
-import logging
 import shutil
 import tempfile
 import threading
+import time
 import uuid
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from api.problems import problem_of
+from api.problems import fault_problem, problem_of
 from api.schemas import EvaluationBody, EvaluationProgressView, EvaluationView, ProblemView
-from api.telemetry import log
+from api.telemetry import log_fault
 from corpus.errors import (
     ConflictError,
     InputError,
@@ -55,11 +54,12 @@ class Evaluation:
 
     @property
     def state(self) -> str:
-        """As in `RunState`."""
+        """As in `RunState`; "failed" once the reason is known."""
         if self.error is not None:
             return "failed"
         if self.run is not None:
-            return self.run.state.value
+            state = self.run.state.value
+            return "running" if state == "failed" else state
         return "cancelled" if self.is_cancelled else "waiting"
 
     def view(self) -> EvaluationView:
@@ -120,8 +120,7 @@ class Evaluations:
         if (body.set is None) == (body.jsonl is None):
             raise InputError("give either set, a set that comes with the service, or jsonl, your own")
         with self._guard:
-            if self._closing or sum(not each.is_over for each in self._all.values()) >= _WAITING:
-                raise OverloadedError("too many evaluations are waiting; cancel one or try again later", 60)
+            self._check_room()
         from eval.summary import RunSettings
 
         identifier = uuid.uuid4().hex
@@ -142,10 +141,16 @@ class Evaluations:
         )
         for _ in read_cases(evaluation.set_file, body.limit):
             pass  # a wrong line is an error now, not later
-        self._all[identifier] = evaluation
-        self._forget()
+        with self._guard:
+            self._check_room()
+            self._all[identifier] = evaluation
+            self._forget()
         threading.Thread(target=self._work, args=(evaluation,), name="evaluations", daemon=True).start()
         return evaluation
+
+    def _check_room(self) -> None:
+        if self._closing or sum(not each.is_over for each in self._all.values()) >= _WAITING:
+            raise OverloadedError("too many evaluations are waiting; cancel one or try again later", 60)
 
     def _set_file(self, body: EvaluationBody, folder: Path) -> Path:
         try:
@@ -165,7 +170,13 @@ class Evaluations:
 
     def _work(self, evaluation: Evaluation) -> None:
         try:
-            self._run_one(evaluation)
+            with self._turn:
+                self._run_one(evaluation)
+        except VraagbaakError as error:
+            evaluation.error = problem_of(error).view()
+        except BaseException as error:  # the thread ends here; whoever follows the run gets the reason
+            log_fault("evaluation failed", {"evaluation": evaluation.id})
+            evaluation.error = fault_problem(error).view()
         finally:
             evaluation.finished.set()
 
@@ -173,33 +184,20 @@ class Evaluations:
         from eval.runner import EvaluationRun
         from eval.systems import CollectionSystem, MeteredReader
 
-        with self._turn:
-            if evaluation.is_cancelled or self._closing:
-                evaluation.is_cancelled = True
-                return
-            try:
-                with ExitStack() as stack:
-                    collection = stack.enter_context(self._running.shelf.using(evaluation.collection))
-                    answerer, reader = None, None
-                    if not evaluation.settings.retrieval_only:
-                        reader = MeteredReader(self._running.patient_reader())
-                        answerer = self._running.answerer(collection, reader)
-                    system = CollectionSystem(collection, answerer, reader)
-                    evaluation.run = EvaluationRun(
-                        system, evaluation.set_file, evaluation.settings, evaluation.folder
-                    )
-                    evaluation.run.start().result()
-            except VraagbaakError as error:
-                evaluation.error = problem_of(error).view()
-            except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-                log(
-                    "evaluation failed",
-                    {"evaluation": evaluation.id, "error": repr(error)},
-                    level=logging.ERROR,
-                )
-                evaluation.error = problem_of(
-                    VraagbaakError("the service failed; its log has the reason")
-                ).view()
+        if evaluation.is_cancelled:
+            return
+        with self._running.shelf.using(evaluation.collection) as collection:
+            answerer, reader = None, None
+            if not evaluation.settings.retrieval_only:
+                reader = MeteredReader(self._running.patient_reader())
+                answerer = self._running.answerer(collection, reader)
+            system = CollectionSystem(collection, answerer, reader)
+            with self._guard:  # cancelled before it has a run, or afterwards by it; never in between
+                if evaluation.is_cancelled:
+                    return
+                run = EvaluationRun(system, evaluation.set_file, evaluation.settings, evaluation.folder)
+                evaluation.run = run
+            run.start().result()
 
     def get(self, identifier: str) -> Evaluation:
         """Raises NotFoundError."""
@@ -214,11 +212,12 @@ class Evaluations:
 
     def cancel(self, evaluation: Evaluation) -> None:
         """Stops it after the batch under way; raises ConflictError where it is over."""
-        if evaluation.is_over:
-            raise ConflictError(f"evaluation {evaluation.id} is {evaluation.state} already")
-        evaluation.is_cancelled = True
-        if evaluation.run is not None:
-            evaluation.run.cancel()
+        with self._guard:
+            if evaluation.is_over:
+                raise ConflictError(f"evaluation {evaluation.id} is {evaluation.state} already")
+            evaluation.is_cancelled = True
+            if evaluation.run is not None:
+                evaluation.run.cancel()
 
     def file(self, evaluation: Evaluation, name: str) -> Path:
         """The report or the cases; raises ConflictError where they aren't there yet."""
@@ -245,12 +244,18 @@ class Evaluations:
 
         return compare_runs(self.cases(before), self.cases(after))
 
-    def close(self) -> None:
-        """Cancels what runs."""
-        self._closing = True
-        for evaluation in self._all.values():
-            if not evaluation.is_over:
-                self.cancel(evaluation)
+    def close(self, timeout_s: float) -> None:
+        """Cancels what waits and runs, and waits so long for the batch under way."""
+        with self._guard:
+            self._closing = True
+            under_way = [each for each in self._all.values() if not each.is_over]
+            for evaluation in under_way:
+                evaluation.is_cancelled = True
+                if evaluation.run is not None:
+                    evaluation.run.cancel()
+        ends = time.monotonic() + timeout_s
+        for evaluation in under_way:
+            evaluation.finished.wait(max(0.0, ends - time.monotonic()))
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _forget(self) -> None:

@@ -6,7 +6,6 @@
 """
 
 import hashlib
-import logging
 import shutil
 import threading
 import uuid
@@ -19,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from api.problems import problem_of
+from api.problems import fault_problem, problem_of
 from api.schemas import FileState, FileView, JobState, JobView, ProblemView, ProgressView
-from api.telemetry import log
+from api.telemetry import log, log_fault
 from corpus import detect_language
 from corpus.document import Document
 from corpus.errors import (
@@ -305,9 +304,9 @@ class WritingThread:
         except VraagbaakError as error:
             job.error = problem_of(error).view()
             state = JobState.FAILED
-        except (OSError, RuntimeError, ValueError) as error:
-            log("job failed", {"job": job.id, "error": repr(error)}, level=logging.ERROR)
-            job.error = problem_of(VraagbaakError("the service failed; its log has the reason")).view()
+        except BaseException as error:  # the thread goes on; whoever follows the job gets the reason
+            log_fault("job failed", {"job": job.id})
+            job.error = fault_problem(error).view()
             state = JobState.FAILED
         self._finish(job, state)
 

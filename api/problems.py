@@ -81,6 +81,11 @@ def problem_of(error: VraagbaakError) -> Problem:
     return Problem(kind, str(error), headers=headers)
 
 
+def fault_problem(error: BaseException) -> Problem:
+    """A fault of ours in work that goes on after its request; what it was is in the log."""
+    return Problem(_HTTP_KINDS[500], f"the service failed ({type(error).__name__}); its log has the reason")
+
+
 def http_problem(error: HTTPException) -> Problem:
     """What the framework refuses by itself."""
     kind = _HTTP_KINDS.get(error.status_code)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from api.asking import Watch, await_watched
-from corpus.errors import OverloadedError, VraagbaakError
+from corpus.errors import OverloadedError
 from index.embedder import Embedder, Vectors
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class QueryEmbedder:
         while batch := self._next():
             try:
                 vectors = self._embedder.embed_queries([asked.text for asked in batch])
-            except (VraagbaakError, RuntimeError, ValueError) as error:
+            except BaseException as error:  # the thread goes on; whoever asked gets it
                 for asked in batch:
                     asked.future.set_exception(error)
                 continue

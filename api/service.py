@@ -20,7 +20,7 @@ from api.keys import Key, KeyStore
 from api.problems import problem_of
 from api.searching import QueryEmbedder, SearchGate
 from api.shelf import Shelf, no_such_collection
-from api.telemetry import Metrics, NoTracer, OpenTelemetryTracer, Tracer, log, request_id
+from api.telemetry import Metrics, NoTracer, OpenTelemetryTracer, Tracer, log, log_fault, request_id
 from corpus.errors import DocumentNotFoundError, ModelError, OverloadedError, VraagbaakError
 from corpus.limits import ReadLimits
 from index.collection import Collection, CollectionStats
@@ -102,9 +102,9 @@ class Running:
 
     async def close(self) -> None:
         """Finishes what runs and lets go of everything."""
-        self.evaluations.close()
         self.writer.close(0)
         await asyncio.to_thread(self.queue.close, self.config.shutdown_s)
+        await asyncio.to_thread(self.evaluations.close, self.config.shutdown_s)
         await self.gate.close()
         await asyncio.to_thread(self.query_embedder.close)
         await asyncio.to_thread(self.writer.close, self.config.shutdown_s)
@@ -142,6 +142,9 @@ class Service:
         except VraagbaakError as error:
             self._error = error
             log("models can't be loaded", {"reason": str(error)}, level=logging.ERROR)
+        except BaseException as error:  # the thread ends here; readiness and every request tell the reason
+            log_fault("models can't be loaded", {"reason": repr(error)})
+            self._error = ModelError(f"{type(error).__name__}; the log has the reason")
         finally:
             self._loaded.set()
 
@@ -171,6 +174,7 @@ class Service:
         self.is_closing = True
         if self._running is not None:
             await self._running.close()
+        await asyncio.to_thread(self.tracer.close)
 
     @property
     def running(self) -> Running:
@@ -321,10 +325,10 @@ class Service:
 
         passages = await running.gate.run(vector, look, watch)
         done = time.perf_counter()
-        return Found(
-            passages,
-            {"embed_s": embedded - started, "search_s": done - embedded, "total_s": done - started},
-        )
+        timings = {"embed_s": embedded - started, "search_s": done - embedded, "total_s": done - started}
+        self.metrics.searched(timings)
+        self.tracer.searched(timings, question.collection)
+        return Found(passages, timings)
 
 
 def passages_of(collection: Collection, hits: list[Hit]) -> tuple[Passage, ...]:

@@ -156,7 +156,7 @@ class AnswerStream:
             return
         except VraagbaakError as error:
             yield _error(problem_of(error), path, request_id).encode()
-        except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError):
+        except Exception:  # the stream has begun, so this is the only way left to tell; the guard logs it
             yield _error(internal_problem(), path, request_id).encode()
             raise
 

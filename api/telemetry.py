@@ -2,13 +2,15 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Protocol
+from importlib import metadata
+from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -16,6 +18,10 @@ from corpus.errors import SettingsError
 from index.collection import CollectionStats
 from rag.answers import Answer
 from rag.reading import Reading
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 LOGGER = logging.getLogger("vraagbaak")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -30,6 +36,7 @@ class Metrics:
     def __init__(self, stats: StatsSource, queue_length: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_CollectionSizes(stats))
+        ProcessCollector(registry=self._registry)  # memory, processor time, open files
         self.requests = Counter(
             "vraagbaak_requests", "Requests", ("method", "route", "status"), registry=self._registry
         )
@@ -47,6 +54,14 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self.search_stage_seconds = Histogram(
+            "vraagbaak_search_stage_seconds",
+            "Time of a search by stage, waiting included",
+            ("stage",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.searches = Counter("vraagbaak_searches", "Searches", registry=self._registry)
         self.wait_seconds = Histogram(
             "vraagbaak_queue_wait_seconds",
             "Time that a question waited for the reader",
@@ -73,6 +88,12 @@ class Metrics:
         self.answers.labels(answer.language, str(answer.abstained).lower()).inc()
         for stage, seconds in answer.timings.items():
             self.stage_seconds.labels(stage.removesuffix("_s")).observe(seconds)
+
+    def searched(self, timings: Mapping[str, float]) -> None:
+        """Counts a search."""
+        self.searches.inc()
+        for stage, seconds in timings.items():
+            self.search_stage_seconds.labels(stage.removesuffix("_s")).observe(seconds)
 
     def read(self, reading: Reading) -> None:
         """Counts a reading's tokens."""
@@ -128,11 +149,24 @@ def log(message: str, fields: Mapping[str, object] | None = None, *, level: int 
     LOGGER.log(level, message, extra={"fields": fields or {}})
 
 
+def log_fault(message: str, fields: Mapping[str, object]) -> None:
+    """Writes a line with the traceback of the exception that is being handled."""
+    LOGGER.exception(message, extra={"fields": fields})
+
+
 class Tracer(Protocol):
-    """Takes note of answers as traces by stage."""
+    """Takes note of answers and searches as traces by stage; carries no content."""
 
     def answered(self, answer: Answer, collection: str) -> None:
-        """One trace, with a span a stage; carries no content."""
+        """One trace, with a span a stage."""
+        ...
+
+    def searched(self, timings: Mapping[str, float], collection: str) -> None:
+        """Likewise."""
+        ...
+
+    def close(self) -> None:
+        """Sends what wasn't sent yet."""
         ...
 
 
@@ -142,38 +176,92 @@ class NoTracer:
     def answered(self, answer: Answer, collection: str) -> None:
         """See `Tracer`."""
 
+    def searched(self, timings: Mapping[str, float], collection: str) -> None:
+        """See `Tracer`."""
+
+    def close(self) -> None:
+        """See `Tracer`."""
+
 
 class OpenTelemetryTracer:
-    """Spans through whatever provider OpenTelemetry is set up with (`OTEL_…` variables)."""
+    """Spans by OpenTelemetry, which is imported here alone.
+
+    A provider that is set up already (by `opentelemetry-instrument`, say) is used as it is. Else one is made for
+    the exporters that `OTEL_TRACES_EXPORTER` names (`otlp` by default, `console`, `none`), with the other `OTEL_…`
+    variables as they are known. Raises SettingsError where a package is missing.
+    """
 
     def __init__(self) -> None:
         try:
             from opentelemetry import trace
+            from opentelemetry.sdk.trace import TracerProvider
         except ImportError as error:
             raise SettingsError(
                 "traces need OpenTelemetry; install vraagbaak[traces] or leave them off"
             ) from error
+        if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            trace.set_tracer_provider(_provider())
+        provider = trace.get_tracer_provider()
+        self._provider = provider if isinstance(provider, TracerProvider) else None
         self._tracer = trace.get_tracer("vraagbaak")
         self._in_span = trace.set_span_in_context
 
     def answered(self, answer: Answer, collection: str) -> None:
-        """See `Tracer`; the stages are laid out one after another, ending now."""
-        stages = {name: seconds for name, seconds in answer.timings.items() if name != "total_s"}
+        """See `Tracer`."""
+        about = {"language": answer.language, "abstained": answer.abstained}
+        self._note("answer", answer.timings, {"collection": collection, **about})
+
+    def searched(self, timings: Mapping[str, float], collection: str) -> None:
+        """See `Tracer`."""
+        self._note("search", timings, {"collection": collection})
+
+    def close(self) -> None:
+        """See `Tracer`."""
+        if self._provider is not None:
+            self._provider.force_flush()
+
+    def _note(self, name: str, timings: Mapping[str, float], about: Mapping[str, str | bool]) -> None:
+        """The stages are laid out one after another, ending now."""
+        stages = {stage: seconds for stage, seconds in timings.items() if stage != "total_s"}
         at = time.time_ns() - int(sum(stages.values()) * 1e9)
-        parent = self._tracer.start_span(
-            "answer",
-            start_time=at,
-            attributes={
-                "collection": collection,
-                "language": answer.language,
-                "abstained": answer.abstained,
-                "request_id": request_id.get(),
-            },
-        )
-        for name, seconds in stages.items():
+        attributes = {**about, "request_id": request_id.get()}
+        parent = self._tracer.start_span(name, start_time=at, attributes=attributes)
+        for stage, seconds in stages.items():
             span = self._tracer.start_span(
-                name.removesuffix("_s"), context=self._in_span(parent), start_time=at
+                stage.removesuffix("_s"), context=self._in_span(parent), start_time=at
             )
             at += int(seconds * 1e9)
             span.end(end_time=at)
         parent.end(end_time=at)
+
+
+def _provider() -> "TracerProvider":
+    """For the exporters that the environment names."""
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    # The environment's own OTEL_SERVICE_NAME wins over ours.
+    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "vraagbaak"}
+    provider = TracerProvider(resource=Resource.create(named))
+    wanted = os.environ.get("OTEL_TRACES_EXPORTER") or "otlp"
+    for name in (each.strip() for each in wanted.split(",")):
+        if name != "none":
+            provider.add_span_processor(BatchSpanProcessor(_exporter(name)))
+    return provider
+
+
+def _exporter(name: str) -> "SpanExporter":
+    known = metadata.entry_points(group="opentelemetry_traces_exporter")
+    names = ("otlp", "otlp_proto_http", "otlp_proto_grpc") if name == "otlp" else (name,)
+    found = [entry for each in names for entry in known.select(name=each)]
+    if not found:
+        raise SettingsError(
+            f"there is no exporter {name!r} for traces; install its package (opentelemetry-exporter-otlp-proto-http "
+            f"for 'otlp'), or set OTEL_TRACES_EXPORTER to one of: {', '.join([*sorted(known.names), 'none'])}"
+        )
+    try:
+        exporter: SpanExporter = found[0].load()()
+    except ImportError as error:
+        raise SettingsError(f"the exporter {name!r} for traces can't be loaded: {error}") from error
+    return exporter
