@@ -68,6 +68,8 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        # FastAPI's own spans have paths in them, so names of documents; ours carry no content.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         middleware=_middleware(config, service),
         exception_handlers={
             VraagbaakError: _on_error,

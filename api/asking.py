@@ -36,7 +36,7 @@ class HungUpError(ServiceError):
 
 
 class Watch:
-    """Follows one request: when it must be done, whether anybody still waits, and what is written.
+    """Follows one request: when it must be done, whether anybody still waits, what is written, in how many tokens.
 
     Is the `ReadingListener` of its reading; the callbacks are called in the reader's thread.
     """
@@ -52,6 +52,10 @@ class Watch:
         self._hung_up = threading.Event()
         self._on_passages = on_passages
         self._on_text = on_text
+        self.prompt_tokens = 0
+        """What was read, in the reader's own tokens; 0 where it had nothing to read."""
+        self.new_tokens = 0
+        """What was written; an answer has fewer words of it than that where a part wasn't supported."""
 
     @property
     def remaining_s(self) -> float:
@@ -81,6 +85,11 @@ class Watch:
         """What the reader is about to read."""
         if self._on_passages is not None:
             self._on_passages(passages)
+
+    def on_reading(self, reading: Reading) -> None:
+        """What it came to."""
+        self.prompt_tokens += reading.prompt_tokens
+        self.new_tokens += reading.new_tokens
 
     def on_text(self, text: str) -> bool:
         """See `ReadingListener`."""
@@ -140,6 +149,8 @@ class SharedReader:
                 listener.check()
                 listener.on_passages(request.passages)
             reading = self._reader.read(request, listener)
+        if isinstance(listener, Watch):
+            listener.on_reading(reading)
         self._on_reading(reading)
         return reading
 

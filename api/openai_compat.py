@@ -117,11 +117,20 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Counted in words, since the reader's tokens are of no use to a caller."""
+    """The reader's own tokens: the prompt with the passages in it, and all that was written, markers included."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+
+    @classmethod
+    def of(cls, watch: Watch) -> "Usage":
+        """What the request came to, once it is answered."""
+        return cls(
+            prompt_tokens=watch.prompt_tokens,
+            completion_tokens=watch.new_tokens,
+            total_tokens=watch.prompt_tokens + watch.new_tokens,
+        )
 
 
 class ChatView(BaseModel):
@@ -204,7 +213,7 @@ async def complete(body: ChatBody, request: Request) -> ChatView | Response:
         created=int(time.time()),
         model=body.model,
         choices=[Choice(message=message)],
-        usage=_usage(answer),
+        usage=Usage.of(watch),
         answer=AnswerView.of(answer),
     )
 
@@ -238,12 +247,6 @@ def _url(citation: Citation, collection: str, base: str) -> str:
     return f"{base}/v1/collections/{place}?start={citation.source_start}&end={citation.source_end}"
 
 
-def _usage(answer: Answer) -> Usage:
-    read = sum(len(passage.hit.chunk.text.split()) for passage in answer.passages)
-    prompt, completion = read + len(answer.question.split()), len(answer.text.split())
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
-
-
 def _stream(
     service: Service, question: Question, body: ChatBody, request: Request, limit_s: float
 ) -> EventStream:
@@ -259,8 +262,10 @@ def _stream(
                 if item is None:
                     yield b": waiting\n\n"
                 elif isinstance(item, Answer):
-                    for chunk in _last(chunks, item, written, question.collection, body, request):
+                    for chunk in _last(chunks, item, written, question.collection, request):
                         yield chunk
+                    if body.stream_options is not None and body.stream_options.include_usage:
+                        yield chunks.usage(Usage.of(stream.watch))
                 elif isinstance(item, str) and item.startswith(written) and item != written:
                     # A client can only append, so a text that was rewritten waits for the end.
                     yield chunks.delta({"content": item[len(written) :]})
@@ -269,7 +274,7 @@ def _stream(
             return
         except VraagbaakError as error:
             yield _failure(problem_of(error).body(request.url.path, request_id_of(request)))
-        except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError):
+        except Exception:  # the stream has begun, so this is the only way left to tell; the guard logs it
             yield _failure(internal_problem().body(request.url.path, request_id_of(request)))
             raise
         yield b"data: [DONE]\n\n"
@@ -281,20 +286,17 @@ def _failure(body: bytes) -> bytes:
     return b"data: " + json.dumps(json.loads(body)).encode() + b"\n\n"
 
 
-def _last(
-    chunks: "_Chunks", answer: Answer, written: str, collection: str, body: ChatBody, request: Request
-) -> list[bytes]:
+def _last(chunks: "_Chunks", answer: Answer, written: str, collection: str, request: Request) -> list[bytes]:
     rest = answer.text[len(written) :] if answer.text.startswith(written) else f"\n\n{answer.text}"
     shift = 0 if answer.text.startswith(written) else len(written) + 2
     annotations = [each.model_dump() for each in annotations_of(answer, collection, request)]
     for each in annotations:
         each["url_citation"]["start_index"] += shift
         each["url_citation"]["end_index"] += shift
-    last = [chunks.delta({"content": rest, "annotations": annotations})]
-    last.append(chunks.delta({}, finish="stop"))
-    if body.stream_options is not None and body.stream_options.include_usage:
-        last.append(chunks.usage(_usage(answer)))
-    return last
+    return [
+        chunks.delta({"content": rest, "annotations": annotations}),
+        chunks.delta({}, finish="stop"),
+    ]
 
 
 class _Chunks:

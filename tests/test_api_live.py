@@ -218,6 +218,8 @@ def test_openais_client_asks(live: Live) -> None:
         assert TEXT[cited.source_start : cited.source_end] == cited.quote
         assert httpx.get(cited.url, trust_env=False).json()["text"] == cited.quote
         assert completion.model_extra["answer"]["text"] == message.content
+        usage = completion.usage
+        assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (100, 10, 110)
 
 
 def test_openais_client_streams(live: Live) -> None:
@@ -240,7 +242,7 @@ def test_openais_client_streams(live: Live) -> None:
     ]
     assert annotations[0]["url_citation"]["quote"].startswith("De provincies")
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
-    assert chunks[-1].usage.total_tokens > 0
+    assert chunks[-1].usage.total_tokens == 110
 
 
 def test_openais_client_gets_errors_that_it_knows(live: Live) -> None:
