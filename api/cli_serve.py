@@ -1,6 +1,8 @@
 """`vraagbaak serve`, and `vraagbaak keys` for who may use it."""
 
+import errno
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.console import exits_on_error, note, print_json
+from corpus.errors import ServiceError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -17,15 +20,18 @@ if TYPE_CHECKING:
     from api.service import Engine
     from rag.settings import Settings
 
+_KEEP_ALIVE_S = 75
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [8000]")
+    ] = None,
     keys: Annotated[
-        bool, typer.Option("--keys", help="Ask for an API key; needed on any other address.")
-    ] = False,
+        bool | None, typer.Option("--keys/--no-keys", help="Ask for an API key; needed on any other address.")
+    ] = None,
     open_to_all: Annotated[
         bool, typer.Option("--open-to-all", help="No keys on any address: whoever reaches it may use it.")
     ] = False,
@@ -35,44 +41,66 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Another site whose pages may call it (https://…).")
     ] = None,
-    queue_length: Annotated[int, typer.Option(min=0, help="Questions that may wait for the reader.")] = 8,
-    deadline_s: Annotated[float, typer.Option(min=1, help="Most seconds for one request.")] = 60.0,
-    requests_per_minute: Annotated[int, typer.Option(min=0, help="For each key; 0: no limit.")] = 600,
+    queue_length: Annotated[
+        int | None, typer.Option(min=0, help="Questions that may wait for the reader. [8]")
+    ] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option(min=1, help="Most seconds for one request. [60]")
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=0, help="For each key; 0: no limit. [600]")
+    ] = None,
     samples: Annotated[
-        bool, typer.Option(help="Put the sample documents in where there is no collection yet.")
-    ] = True,
-    log_content: Annotated[bool, typer.Option("--log-content", help="Write questions to the log.")] = False,
-    traces: Annotated[bool, typer.Option("--traces", help="OpenTelemetry traces by stage.")] = False,
+        bool | None,
+        typer.Option(
+            "--samples/--no-samples",
+            help="Put the sample documents in where there is no collection yet.",
+        ),
+    ] = None,
+    log_content: Annotated[
+        bool | None, typer.Option("--log-content/--no-log-content", help="Write questions to the log.")
+    ] = None,
+    traces: Annotated[
+        bool | None, typer.Option("--traces/--no-traces", help="OpenTelemetry traces by stage.")
+    ] = None,
 ) -> None:
-    """Answer over HTTP, with a web page; see docs/api.md."""
-    from api.config import ServiceConfig
+    """Answer over HTTP, with a web page; see docs/api.md.
+
+    Each option is also a setting, VRAAGBAAK_SERVE_… or serve_… in vraagbaak.toml; the option wins.
+    """
+    from api.config import service_config
     from rag.settings import load_settings
 
+    given = {
+        "host": host,
+        "port": port,
+        "keys": keys,
+        "open_to_all": open_to_all or None,
+        "allow_hosts": tuple(allow_host) if allow_host else None,
+        "allow_origins": tuple(allow_origin) if allow_origin else None,
+        "queue_length": queue_length,
+        "deadline_s": deadline_s,
+        "requests_per_minute": requests_per_minute,
+        "samples": samples,
+        "log_content": log_content,
+        "traces": traces,
+    }
     with exits_on_error():
-        config = ServiceConfig(
-            host=host,
-            port=port,
-            authentication=keys,
-            open_to_all=open_to_all,
-            hosts=tuple(allow_host or ()),
-            origins=tuple(allow_origin or ()),
-            queue_length=queue_length,
-            deadline_s=deadline_s,
-            requests_per_minute=requests_per_minute,
-            log_content=log_content,
-            traces=traces,
+        settings = load_settings(
+            **{f"serve_{name}": value for name, value in given.items() if value is not None}
         )
-        run(service_app(load_settings(), config, samples=samples), config)
+        config = service_config(settings)
+        run(service_app(settings, config), config)
 
 
-def service_app(settings: "Settings", config: "ServiceConfig", *, samples: bool = True) -> "FastAPI":
+def service_app(settings: "Settings", config: "ServiceConfig") -> "FastAPI":
     """The application on the models of the settings."""
     from api.app import create_app
 
-    return create_app(config, settings.home, lambda: load_engine(settings, samples=samples))
+    return create_app(config, settings.home, lambda: load_engine(settings))
 
 
-def load_engine(settings: "Settings", *, samples: bool = True) -> "Engine":
+def load_engine(settings: "Settings") -> "Engine":
     """Loads both models; raises ModelError."""
     import eval as evaluation
     from api.runtime import SAMPLES, open_library, open_reader
@@ -86,13 +114,16 @@ def load_engine(settings: "Settings", *, samples: bool = True) -> "Engine":
         reader=reader,
         answerer=settings.answerer(),
         limits=settings.read_limits(),
-        samples=SAMPLES if samples and SAMPLES.is_dir() else None,
+        samples=SAMPLES if settings.serve_samples and SAMPLES.is_dir() else None,
         evaluation_sets=Path(evaluation.__path__[0]) / "sets",
     )
 
 
 def run(app: "FastAPI", config: "ServiceConfig") -> None:
-    """Serves until a signal; then what runs is finished and what is new is refused."""
+    """Serves until a signal; then what runs is finished and what is new is refused.
+
+    Raises ServiceError where the address can't be had.
+    """
     import uvicorn
 
     set_up_logs()
@@ -108,15 +139,36 @@ def run(app: "FastAPI", config: "ServiceConfig") -> None:
             # The forwarded address of a proxy would be taken on trust.
             proxy_headers=False,
             timeout_graceful_shutdown=int(config.shutdown_s),
+            # Longer than clients and proxies keep a connection that they may use again (5 s in httpx, 60 s in
+            # nginx): who closes first must be the one who sends next, or a request meets a closed connection.
+            timeout_keep_alive=_KEEP_ALIVE_S,
             h11_max_incomplete_event_size=64 * 1024,
             limit_concurrency=2000,
             ws="none",
         )
     )
-    note(f"vraagbaak: http://{config.host}:{config.port} (stop with Ctrl+C)")
-    server.run()
+    with listening(config.host, config.port) as listener:
+        name = f"[{config.host}]" if ":" in config.host else config.host
+        note(f"vraagbaak: http://{name}:{listener.getsockname()[1]} (stop with Ctrl+C)")
+        server.run(sockets=[listener])
     if not server.started:
         sys.exit(1)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that is bound to the address; raises ServiceError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        remedy = "choose another with --port" if error.errno == errno.EADDRINUSE else "see --host and --port"
+        raise ServiceError(
+            f"can't listen on {host}, port {port}: {error.strerror or error}; {remedy}"
+        ) from error
+    return listener
 
 
 def set_up_logs() -> None:

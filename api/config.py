@@ -2,9 +2,13 @@
 
 import ipaddress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from corpus.errors import SettingsError
 from corpus.limits import MIB
+
+if TYPE_CHECKING:
+    from rag.settings import Settings
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -66,6 +70,32 @@ class ServiceConfig:
         if not _is_wildcard(self.host):
             names.add(f"[{self.host}]" if ":" in self.host else self.host.lower())
         object.__setattr__(self, "allowed_hosts", frozenset(names))
+
+
+def service_config(settings: "Settings") -> ServiceConfig:
+    """As the settings `serve_…` say; raises SettingsError where they don't go together."""
+    return ServiceConfig(
+        host=settings.serve_host,
+        port=settings.serve_port,
+        authentication=settings.serve_keys,
+        open_to_all=settings.serve_open_to_all,
+        hosts=settings.serve_allow_hosts,
+        origins=settings.serve_allow_origins,
+        readers=settings.serve_readers,
+        queue_length=settings.serve_queue_length,
+        search_queue_length=settings.serve_search_queue_length,
+        deadline_s=settings.serve_deadline_s,
+        batch_deadline_s=settings.serve_batch_deadline_s,
+        body_timeout_s=settings.serve_body_timeout_s,
+        requests_per_minute=settings.serve_requests_per_minute,
+        burst=settings.serve_burst,
+        max_upload_bytes=settings.serve_max_upload_mib * MIB,
+        max_upload_files=settings.serve_max_upload_files,
+        max_queued_jobs=settings.serve_max_queued_jobs,
+        shutdown_s=settings.serve_shutdown_s,
+        log_content=settings.serve_log_content,
+        traces=settings.serve_traces,
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -8,12 +8,13 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from platformdirs import user_data_path
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -155,6 +156,86 @@ class Settings(BaseSettings):
         ge=64,
         description="Memory that reading one document may take, in MiB; past it the document fails.",
     )
+    serve_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address that `serve` listens on. Any other than this machine's own needs serve_keys, or "
+        "serve_open_to_all said in so many words.",
+    )
+    serve_port: int = Field(
+        8000, ge=0, le=65535, description="Port that `serve` listens on; 0 takes a free one."
+    )
+    serve_keys: bool = Field(
+        False, description="Whether callers need an API key; they are made with `vraagbaak keys create`."
+    )
+    serve_open_to_all: bool = Field(
+        False,
+        description="Serve without keys on any address. Whoever reaches it may read, write and delete.",
+    )
+    serve_allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names that the service is reached under, besides its address; any other Host is refused. "
+        "In the environment separated by commas.",
+    )
+    serve_allow_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Other sites (https://…) whose pages may call the service; whoever opens them lends them "
+        "what they may themselves. In the environment separated by commas.",
+    )
+    serve_readers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Answers that are generated at once. They share the same cores, so more makes each slower.",
+    )
+    serve_queue_length: int = Field(
+        8,
+        ge=0,
+        description="Questions that may wait for the reader; the next is refused. Each place adds one answer's "
+        "time to the wait of the last.",
+    )
+    serve_search_queue_length: int = Field(
+        256, ge=0, description="Searches that may wait; the next is refused. Each place adds one search's time likewise."
+    )
+    serve_deadline_s: float = Field(
+        60.0, ge=1, description="Most seconds for one request, waiting included; past it the caller gets 504."
+    )
+    serve_batch_deadline_s: float = Field(600.0, ge=1, description="The same for a batch of questions.")
+    serve_body_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds that the body of a request may take to arrive. An upload over a slow line needs more.",
+    )
+    serve_requests_per_minute: int = Field(
+        600, ge=0, description="Requests a minute for each key; 0 is no limit. Past it the caller gets 429."
+    )
+    serve_burst: int = Field(
+        120, ge=1, description="Requests that a key may make at once, before that rate holds."
+    )
+    serve_max_upload_mib: int = Field(
+        256,
+        ge=1,
+        description="Largest upload, in MiB, all its files together; it is on disk until it is taken in.",
+    )
+    serve_max_upload_files: int = Field(200, ge=1, description="Most files in one upload.")
+    serve_max_queued_jobs: int = Field(
+        200, ge=1, description="Uploads that may wait; each takes the size of its files on disk meanwhile."
+    )
+    serve_shutdown_s: float = Field(
+        30.0,
+        ge=0,
+        description="Seconds that what runs may go on after a signal to stop. Whoever starts the service has to "
+        "wait longer than that before killing it.",
+    )
+    serve_samples: bool = Field(
+        True, description="Whether the sample documents go in where there is no collection yet."
+    )
+    serve_log_content: bool = Field(
+        False, description="Whether questions and answers are written to the log, where others may read them."
+    )
+    serve_traces: bool = Field(
+        False, description="OpenTelemetry traces by stage; needs vraagbaak[traces]."
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -174,6 +255,14 @@ class Settings(BaseSettings):
     @classmethod
     def _expand_home(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("serve_allow_hosts", "serve_allow_origins", mode="before")
+    @classmethod
+    def _split_names(cls, names: object) -> object:
+        """A list stands in a file, commas in an environment variable."""
+        if isinstance(names, str):
+            return tuple(name.strip() for name in names.split(",") if name.strip())
+        return names
 
     @model_validator(mode="after")
     def _check_chunk_sizes(self) -> Self:
