@@ -37,6 +37,7 @@ from rag.answers import Style
 from rag.calibration import Calibration
 from rag.reading import Reader, Reading, ReadingListener, ReadRequest
 
+_SPECIAL_TOKENS = 2
 _CACHED_BYTES = 100_000_000
 """Vectors that take less may stay in the processor's cache, and then memory doesn't bound their search."""
 
@@ -154,7 +155,8 @@ def bench_search(
     chunks, dimension = collection.stats().chunks, embedder.spec.dimension
     embedding = Figure("embedding a question", "ms", tuple(embeds))
     if size is not None:
-        tokens = statistics.median(embedder.count_tokens(questions))
+        prefixed = embedder.count_tokens([embedder.spec.query_prefix + question for question in questions])
+        tokens = statistics.median(prefixed) + _SPECIAL_TOKENS
         embedding = embedding.within(pass_limit(size, tokens, machine, unit_s=0.001))
     found = [
         Figure(f"{mode} search over {chunks:,} passages", "ms", tuple(t)) for mode, t in searches.items()

@@ -93,6 +93,13 @@ def measure_limits(threads: int = 0, repeats: int = 5) -> MachineLimits:
     return MachineLimits(torch.get_num_threads(), dtype.itemsize, flops, reads)
 
 
+def compute_dtype_name() -> str:
+    """The type that models compute in here, as transformers takes it: "bfloat16" or "float32"."""
+    from index.embedder import compute_dtype
+
+    return str(compute_dtype()).removeprefix("torch.")
+
+
 def _timed_products(matrix: Any, repeats: int) -> list[float]:
     """Seconds of each; the first builds the kernel and isn't one of them."""
     return [_seconds(lambda: matrix @ matrix) for _ in range(repeats + 1)][1:]
