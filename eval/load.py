@@ -1,11 +1,11 @@
-"""Load on a running service, from outside it: `python -m eval.load --help`.
+"""Load on a service, from outside it: `python -m eval.load --help`.
 
 Only HTTP is used, so the same measurements run on any service; each loop is bounded in count or time, and the
-service must be on this machine.
+service must be on this machine (`--url`, or one that is started for it).
 
 ::
 
-    fill         documents made up of common words, until there are so many chunks
+    fill         documents of a .jsonl, or made up of common words, until there are so many chunks
     search       so many searches at once
     ask          questions at a multiple of the rate that is served
     consistency  askers and writers at once; each response is checked against what must be in
@@ -13,24 +13,24 @@ service must be on this machine.
 
 import argparse
 import asyncio
-import ipaddress
-import json
+import itertools
+import os
 import random
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
-from corpus.errors import EvaluationError
+from corpus.errors import VraagbaakError
+from eval.serving import MemoryWatch, chunks_in, put, served, write_json
 
 # fmt: off
-_WORDS = (
+WORDS = (
     "gemeente", "vergunning", "aanvraag", "subsidie", "paspoort", "rijbewijs", "belasting", "inkomen",
     "woning", "huur", "zorg", "school", "leraar", "energie", "water", "afval", "natuur", "verkeer",
     "fiets", "trein", "station", "brug", "haven", "dijk", "provincie", "minister", "kamer", "begroting",
@@ -38,25 +38,88 @@ _WORDS = (
     "verzekering", "rechter", "wet", "artikel", "besluit",
 )
 # fmt: on
-_POLL_S = 0.02
+REFUSED = (429, 503)
+QUICK_S = 0.1
+"""A refusal that takes longer than this isn't "at once"."""
+_ALONE = 20
+_WARM = 3
+_BATCH = 20
+"""Documents put in together."""
+
+Questions = Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request: its status (0: no answer at all) and how long it took."""
+    """One request: its status (0: no answer at all, `error` says why) and how long it took.
+
+    `own_s` is the time that the service names itself (`timings.total_s`): without waiting in the queue.
+    """
 
     status: int
     seconds: float
+    own_s: float | None = None
+    error: str = ""
 
 
-def table(samples: Sequence[Sample]) -> str:
-    """A line a status: how many, and latencies in milliseconds."""
-    lines = ["| status | n | share | p50 ms | p95 ms | p99 ms | max ms |", "|---|---|---|---|---|---|---|"]
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Latencies of one kind of outcome, in milliseconds; `share` is of all requests."""
+
+    outcome: str
+    n: int
+    share: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+    @classmethod
+    def of(cls, outcome: str, seconds: Sequence[float], total: int) -> "Row":
+        """`seconds` isn't empty."""
+        times = sorted(each * 1000 for each in seconds)
+        marks = [percentile(times, share) for share in (0.5, 0.95, 0.99, 1.0)]
+        return cls(outcome, len(times), len(times) / total, *marks)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a run came to; `notes` are sentences, `figures` the same numbers for machines."""
+
+    title: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict)
+    memory_mib: tuple[float, ...] = ()
+
+    def markdown(self) -> str:
+        """As it stands in docs/operations.md."""
+        parts = [f"{self.title}:", table(self.rows)]
+        parts += [" ".join(self.notes)] if self.notes else []
+        parts += [f"No response {count} times: {reason}." for reason, count in self.errors.items()]
+        return "\n\n".join(parts)
+
+
+def rows_of(samples: Sequence[Sample]) -> tuple[Row, ...]:
+    """A row a status; what was served also by the time that the service itself names."""
+    rows = []
     for status in sorted({sample.status for sample in samples}):
-        times = sorted(sample.seconds * 1000 for sample in samples if sample.status == status)
-        marks = [f"{percentile(times, share):.0f}" for share in (0.5, 0.95, 0.99, 1.0)]
-        share = len(times) / len(samples)
-        lines.append(f"| {status or 'none'} | {len(times)} | {share:.1%} | {' | '.join(marks)} |")
+        some = [sample for sample in samples if sample.status == status]
+        name = str(status) if status else "no response"
+        rows.append(Row.of(name, [sample.seconds for sample in some], len(samples)))
+        own = [sample.own_s for sample in some if sample.own_s is not None]
+        if own:
+            rows.append(Row.of(f"{name}, without waiting", own, len(samples)))
+    return tuple(rows)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """In Markdown."""
+    lines = ["| outcome | n | share | p50 ms | p95 ms | p99 ms | max ms |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        marks = (f"{mark:.0f}" for mark in (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms))
+        lines.append(f"| {row.outcome} | {row.n} | {row.share:.1%} | {' | '.join(marks)} |")
     return "\n".join(lines)
 
 
@@ -66,24 +129,43 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(place, len(ordered) - 1)]
 
 
+def errors_of(samples: Sequence[Sample]) -> dict[str, int]:
+    """How often there was no response, by reason."""
+    return dict(Counter(sample.error for sample in samples if sample.error))
+
+
+def questions_from(set_file: Path | None, seed: int) -> Questions:
+    """Questions of an evaluation set over and over, or made up of common words; a seed gives the same ones."""
+    generator = random.Random(seed)
+    if set_file is None:
+        return lambda: f"Wat zegt de {' '.join(generator.sample(WORDS, 5))}?"
+    from eval.cases import read_cases
+
+    questions = [case.question for case in read_cases(set_file)]
+    generator.shuffle(questions)
+    endless = itertools.cycle(questions)
+    return lambda: next(endless)
+
+
 async def _timed(http: httpx.AsyncClient, path: str, body: dict[str, object]) -> Sample:
     started = time.perf_counter()
     try:
         response = await http.post(path, json=body)
-        status = response.status_code
-    except httpx.TransportError:
-        status = 0
-    return Sample(status, time.perf_counter() - started)
+    except httpx.TransportError as error:
+        reason = f"{type(error).__name__} {error}".strip()
+        return Sample(0, time.perf_counter() - started, error=reason)
+    seconds = time.perf_counter() - started
+    own = response.json()["timings"]["total_s"] if response.status_code == 200 else None
+    return Sample(response.status_code, seconds, own)
 
 
-def _questions(seed: int) -> Callable[[], str]:
-    generator = random.Random(seed)
-    return lambda: f"Wat zegt de {' '.join(generator.sample(_WORDS, 5))}?"
+# Searching
 
 
-async def search_load(url: str, collection: str, at_once: int, count: int) -> list[Sample]:
+async def search_load(
+    url: str, collection: str, at_once: int, count: int, question: Questions
+) -> list[Sample]:
     """`count` searches, `at_once` under way all the time."""
-    question = _questions(1)
     samples: list[Sample] = []
     limits = httpx.Limits(max_connections=at_once)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as http:
@@ -97,337 +179,194 @@ async def search_load(url: str, collection: str, at_once: int, count: int) -> li
     return samples
 
 
-async def ask_load(url: str, collection: str, per_second: float, seconds: float) -> list[Sample]:
+def measure_search(url: str, collection: str, at_once: int, count: int, set_file: Path | None) -> LoadReport:
+    """The proof that searches at once are all answered."""
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
+        chunks = chunks_in(http, collection)
+        question = questions_from(set_file, 1)
+        for _ in range(_WARM):
+            body = {"question": question(), "collection": collection}
+            http.post("/v1/search", json=body).raise_for_status()
+    with MemoryWatch(url) as memory:
+        started = time.perf_counter()
+        samples = asyncio.run(search_load(url, collection, at_once, count, question))
+        seconds = time.perf_counter() - started
+    per_second = len(samples) / seconds
+    notes = (f"{per_second:.1f} searches a second.", *_memory_notes(memory.mib))
+    return LoadReport(
+        f"{at_once} searches at once over {chunks:,} chunks, {len(samples):,} in all",
+        rows_of(samples),
+        notes,
+        {"per_second": per_second, "chunks": chunks, "seconds": seconds},
+        errors_of(samples),
+        tuple(memory.mib),
+    )
+
+
+# Asking
+
+
+async def ask_load(
+    url: str, collection: str, per_second: float, seconds: float, style: str, question: Questions
+) -> list[Sample]:
     """Questions at a steady rate, whether they are served or not; new connections as they are needed."""
-    question = _questions(2)
     limits = httpx.Limits(max_connections=1000)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120, trust_env=False) as http:
         asking = []
         started = time.perf_counter()
         for number in range(int(per_second * seconds)):
             await asyncio.sleep(max(0.0, started + number / per_second - time.perf_counter()))
-            body: dict[str, object] = {"question": question(), "collection": collection, "style": "short"}
+            body: dict[str, object] = {"question": question(), "collection": collection, "style": style}
             asking.append(asyncio.ensure_future(_timed(http, "/v1/ask", body)))
         return list(await asyncio.gather(*asking))
 
 
-def served_alone(url: str, collection: str, count: int) -> list[float]:
-    """Seconds of questions asked one after another: what the service does without any load."""
-    question = _questions(3)
-    times = []
-    with httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
+async def served_alone(
+    url: str, collection: str, count: int, style: str, question: Questions
+) -> list[Sample]:
+    """Questions asked one after another: what the service does without any load."""
+    async with httpx.AsyncClient(base_url=url, timeout=120, trust_env=False) as http:
+        samples = []
         for _ in range(count):
-            started = time.perf_counter()
-            body = {"question": question(), "collection": collection, "style": "short"}
-            http.post("/v1/ask", json=body).raise_for_status()
-            times.append(time.perf_counter() - started)
-    return times
+            body: dict[str, object] = {"question": question(), "collection": collection, "style": style}
+            samples.append(await _timed(http, "/v1/ask", body))
+        return samples
 
 
-def fill(url: str, collection: str, chunks: int) -> int:
-    """Puts made-up documents in until there are so many chunks; returns how many there are."""
-    generator = random.Random(0)
+def measure_ask(
+    url: str, collection: str, times: float, seconds: float, style: str, set_file: Path | None
+) -> LoadReport:
+    """The proof that what is served keeps its latency, and that the rest is refused at once."""
+    question = questions_from(set_file, 2)
+    asyncio.run(served_alone(url, collection, _WARM, style, question))
+    alone = asyncio.run(served_alone(url, collection, _ALONE, style, question))
+    mean_s = statistics.mean(sample.seconds for sample in alone)
+    with MemoryWatch(url) as memory:
+        samples = asyncio.run(ask_load(url, collection, times / mean_s, seconds, style, question))
+    served_ones = [sample for sample in samples if sample.status == 200]
+    refused = [sample.seconds for sample in samples if sample.status in REFUSED]
+    figures = {
+        "alone_per_second": 1 / mean_s,
+        "offered_per_second": times / mean_s,
+        "served_per_second": len(served_ones) / seconds,
+        "refused_within_100_ms": sum(each < QUICK_S for each in refused) / len(refused) if refused else 1.0,
+    }
+    notes = (
+        f"Alone it answers {figures['alone_per_second']:.2f} a second; "
+        f"{figures['offered_per_second']:.2f} a second were asked.",
+        f"Refused within 100 ms: {figures['refused_within_100_ms']:.1%}.",
+        *_memory_notes(memory.mib),
+    )
+    rows = (Row.of("alone", [sample.seconds for sample in alone], len(alone)), *rows_of(samples))
+    title = f"/ask ({style}) at {times:g} times what it can serve, for {seconds:g} s"
+    return LoadReport(title, rows, notes, figures, errors_of(samples), tuple(memory.mib))
+
+
+def _memory_notes(mib: Sequence[float]) -> Iterator[str]:
+    if len(mib) < 2:
+        return
+    quarters = [mib[round(share * (len(mib) - 1))] for share in (0, 0.25, 0.5, 0.75, 1)]
+    told = ", ".join(f"{each:.0f}" for each in quarters)
+    yield f"Memory in MiB at the start and after each quarter: {told}; at most {max(mib):.0f}."
+
+
+# Filling
+
+
+def fill(url: str, collection: str, chunks: int, corpus: Path | None) -> int:
+    """Puts documents in until there are so many chunks; returns how many there are."""
+    documents = _made_up() if corpus is None else _read(corpus)
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as http:
         http.put(f"/v1/collections/{collection}").raise_for_status()
-        number = 0
-        while (there := _collection(http, collection)["chunks"]) < chunks:
-            documents = []
-            for _ in range(min(50, 1 + (chunks - there) // 4)):
-                number += 1
-                sentences = (" ".join(generator.choices(_WORDS, k=12)).capitalize() for _ in range(40))
-                documents.append({"id": f"load/{number}", "text": ". ".join(sentences) + "."})
-            _put(http, collection, documents)
-        return int(there)
+        while (there := chunks_in(http, collection)) < chunks:
+            some = list(itertools.islice(documents, min(_BATCH, 1 + (chunks - there) // 4)))
+            if not some:
+                break
+            put(http, collection, some)
+        return there
 
 
-def _collection(http: httpx.Client, name: str) -> dict[str, int]:
-    found: dict[str, int] = http.get(f"/v1/collections/{name}").raise_for_status().json()
-    return found
+def _made_up() -> Iterator[dict[str, str]]:
+    generator = random.Random(0)
+    for number in itertools.count(1):
+        sentences = (" ".join(generator.choices(WORDS, k=12)).capitalize() for _ in range(40))
+        yield {"id": f"load/{number}", "text": ". ".join(sentences) + "."}
 
 
-def _put(http: httpx.Client, collection: str, documents: Sequence[dict[str, str]]) -> None:
-    """Puts documents in and waits until they are."""
-    path = f"/v1/collections/{collection}/documents"
-    job = http.post(path, json={"documents": list(documents)}).raise_for_status().json()
-    while job["state"] in ("queued", "running"):
-        time.sleep(_POLL_S)
-        job = http.get(f"/v1/jobs/{job['id']}").raise_for_status().json()
-    if job["state"] != "done" or any(file["state"] == "failed" for file in job["files"]):
-        raise EvaluationError(f"documents could not be put in: {json.dumps(job)[:500]}")
+def _read(corpus: Path) -> Iterator[dict[str, str]]:
+    from corpus import read
+    from corpus.document import Document
 
-
-# Consistency
-
-
-@dataclass(slots=True)
-class _Version:
-    """A document's content, None where it is deleted, and between which instants it may be seen."""
-
-    text: str | None
-    begins: float
-    ends: float = float("inf")
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What may be in at each instant: a change is possible from its request on, certain from its answer on."""
-
-    _versions: dict[str, list[_Version]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def begin(self, document: str, text: str | None) -> None:
-        """A change was asked for."""
-        with self._lock:
-            history = self._versions.setdefault(document, [_Version(None, 0.0)])
-            history.append(_Version(text, time.monotonic()))
-
-    def end(self, document: str) -> None:
-        """The change was acknowledged: what was there before can't be seen by who asks from now on."""
-        with self._lock:
-            now = time.monotonic()
-            for version in self._versions[document][:-1]:
-                version.ends = min(version.ends, now)
-
-    def possible(self, document: str, since: float, until: float) -> list[str | None]:
-        """What a request between two instants may have seen."""
-        with self._lock:
-            history = self._versions.get(document, [_Version(None, 0.0)])
-            return [each.text for each in history if each.begins <= until and each.ends >= since]
-
-
-@dataclass(slots=True)
-class Consistency:
-    """What came of a run; `faults` must be empty."""
-
-    searches: int = 0
-    answers: int = 0
-    changes: int = 0
-    refused: int = 0
-    faults: list[str] = field(default_factory=list)
-
-
-class ConsistencyRun:
-    """Askers and writers for so many seconds. Each writer changes documents of its own."""
-
-    def __init__(self, url: str, collection: str, seconds: float, askers: int = 4, writers: int = 2) -> None:
-        self._url = url
-        self._collection = collection
-        self._ends = time.monotonic() + seconds
-        self._askers = askers
-        self._writers = writers
-        self._documents = [f"writer{writer}/{number}" for writer in range(writers) for number in range(4)]
-        self._ledger = Ledger()
-        self._outcome = Consistency()
-        self._lock = threading.Lock()
-
-    def run(self) -> Consistency:
-        """Runs to the end and says what was seen."""
-        threads = [threading.Thread(target=self._write, args=(number,)) for number in range(self._writers)]
-        threads += [threading.Thread(target=self._ask, args=(number,)) for number in range(self._askers)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return self._outcome
-
-    def _guarded(self, step: Callable[[httpx.Client], None]) -> None:
-        with httpx.Client(base_url=self._url, timeout=60, trust_env=False) as http:
-            while time.monotonic() < self._ends and len(self._outcome.faults) < 20:
-                try:
-                    step(http)
-                except (httpx.HTTPError, EvaluationError, KeyError) as error:
-                    self._fault(f"{type(error).__name__}: {error}")
-
-    def _fault(self, what: str) -> None:
-        with self._lock:
-            self._outcome.faults.append(what)
-
-    def _count(self, name: str) -> None:
-        with self._lock:
-            setattr(self._outcome, name, getattr(self._outcome, name) + 1)
-
-    def _write(self, writer: int) -> None:
-        generator = random.Random(writer)
-        own = [name for name in self._documents if name.startswith(f"writer{writer}/")]
-        version = 0
-
-        def step(http: httpx.Client) -> None:
-            nonlocal version
-            version += 1
-            document = generator.choice(own)
-            if generator.random() < 0.2:
-                self._ledger.begin(document, None)
-                response = http.delete(f"/v1/collections/{self._collection}/documents/{document}")
-                if response.status_code not in (204, 404):
-                    response.raise_for_status()
-            else:
-                text = version_text(document, version, generator)
-                self._ledger.begin(document, text)
-                _put(http, self._collection, [{"id": document, "text": text}])
-            self._ledger.end(document)
-            self._count("changes")
-
-        self._guarded(step)
-
-    def _ask(self, asker: int) -> None:
-        generator = random.Random(100 + asker)
-
-        def step(http: httpx.Client) -> None:
-            document = generator.choice(self._documents)
-            asking = generator.random() < 0.5
-            since = time.monotonic()
-            question = f"{' '.join(generator.sample(_WORDS, 3))} {_tag(document)}"
-            body: dict[str, object] = {
-                "question": question,
-                "collection": self._collection,
-                "filters": {"documents": [document]},
-                "top_k": 9 if asking else 100,
-            }
-            response = http.post("/v1/ask" if asking else "/v1/search", json=body)
-            if response.status_code == 503:
-                self._count("refused")
-                time.sleep(_POLL_S)
-                return
-            content = response.raise_for_status().json()
-            possible = self._ledger.possible(document, since, time.monotonic())
-            self._count("answers" if asking else "searches")
-            check = check_answer if asking else check_search
-            for fault in check(content, document, possible):
-                self._fault(f"{document}: {fault}")
-
-        self._guarded(step)
-
-
-def _tag(document: str) -> str:
-    return document.replace("/", "x")
-
-
-def version_text(document: str, version: int, generator: random.Random) -> str:
-    """Several chunks' worth of sentences, each of which names the document and its version."""
-    sentences = [
-        f"{_tag(document)} versie{version} {' '.join(generator.choices(_WORDS, k=10))}."
-        for _ in range(generator.randint(20, 60))
-    ]
-    return " ".join(sentences)
-
-
-def check_search(
-    content: dict[str, list[dict[str, dict[str, dict[str, object]]]]],
-    document: str,
-    possible: Sequence[str | None],
-) -> list[str]:
-    """A document is there with all its chunks, in a version that may be there, or not at all."""
-    chunks = sorted(
-        (each["hit"]["chunk"] for each in content["passages"]), key=lambda each: str(each["start"])
-    )
-    if not chunks:
-        return [] if None in possible else ["nothing was found, and the document was there all the time"]
-    if any(chunk["document_id"] != document for chunk in chunks):
-        return ["another document passed the filter"]
-    for text in possible:
-        if text is not None and _covers(chunks, text):
-            return []
-    return [f"{len(chunks)} chunks are no whole version of the {len(possible)} that may be there"]
-
-
-def _covers(chunks: Sequence[dict[str, object]], text: str) -> bool:
-    """Whether these are all the chunks of this text: consecutive, from its first to its last character."""
-    places = sorted(
-        (int(str(chunk["start"])), int(str(chunk["end"])), str(chunk["text"])) for chunk in chunks
-    )
-    ordinals = sorted(int(str(chunk["ordinal"])) for chunk in chunks)
-    return (
-        all(text[start:end] == slice_ for start, end, slice_ in places)
-        and ordinals == list(range(len(chunks)))
-        and places[0][0] == 0
-        and max(end for _, end, _ in places) == len(text)
-    )
-
-
-def check_answer(
-    content: dict[str, list[dict[str, object]]], document: str, possible: Sequence[str | None]
-) -> list[str]:
-    """Every quote stands in one version that may be there, at its offsets."""
-    faults = []
-    texts = [text for text in possible if text is not None]
-    if not content["passages"] and None not in possible:
-        faults.append("an answer without passages, and the document was there all the time")
-    for citation in content["citations"]:
-        start, end = int(str(citation["source_start"])), int(str(citation["source_end"]))
-        if citation["document_id"] != document:
-            faults.append("a citation of another document")
-        elif not any(text[start:end] == citation["quote"] for text in texts):
-            faults.append(f"the quote {str(citation['quote'])[:60]!r} isn't at its offsets in any version")
-    return faults
+    for document in read([corpus]):
+        if isinstance(document, Document):
+            fields = ("id", "title", "text", "language", "source")
+            yield {name: getattr(document, name) for name in fields}
 
 
 # The command line
 
 
-def _memory_mib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def _check_is_here(url: str) -> None:
-    host = urlsplit(url).hostname or ""
-    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
-        raise EvaluationError(f"{url} isn't on this machine; load is only ever put on a service of one's own")
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m eval.load", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.load", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("fill", "search", "ask", "consistency"))
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--url", help="a service that runs; without it one is started and stopped")
     parser.add_argument("--collection", default="load")
-    parser.add_argument("--chunks", type=int, default=10_000)
-    parser.add_argument("--at-once", type=int, default=200)
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--times", type=float, default=2.0, help="multiple of the rate that is served")
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--pid", type=int, default=0, help="the service's process, to see its memory")
+    parser.add_argument("--chunks", type=int, default=10_000, help="fill: until there are so many")
+    parser.add_argument("--corpus", type=Path, help="fill: a .jsonl of documents, instead of made-up ones")
+    parser.add_argument("--set", type=Path, help="search, ask: an evaluation set, for its questions")
+    parser.add_argument("--at-once", type=int, default=200, help="search: how many")
+    parser.add_argument("--count", type=int, default=2000, help="search: how many in all")
+    parser.add_argument("--times", type=float, default=2.0, help="ask: multiple of the rate that is served")
+    parser.add_argument("--style", choices=("short", "full"), default="short", help="ask: of the answers")
+    parser.add_argument("--seconds", type=float, default=60.0, help="ask, consistency: how long")
+    parser.add_argument("--askers", type=int, default=4, help="consistency: how many at once")
+    parser.add_argument("--writers", type=int, default=2, help="consistency: how many at once")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there as well")
     return parser.parse_args()
 
 
-def _run_ask(arguments: argparse.Namespace) -> None:
-    alone = served_alone(arguments.url, arguments.collection, 10)
-    mean = statistics.mean(alone)
-    print(f"alone: mean {mean:.3f} s, p95 {percentile(sorted(alone), 0.95):.3f} s, {1 / mean:.2f} a second")
-    before = _memory_mib(arguments.pid) if arguments.pid else 0.0
-    rate = arguments.times / mean
-    samples = asyncio.run(ask_load(arguments.url, arguments.collection, rate, arguments.seconds))
-    print(f"offered: {rate:.2f} a second for {arguments.seconds:g} s")
-    print(table(samples))
-    refused = [sample for sample in samples if sample.status in (429, 503)]
-    if refused:
-        quick = sum(sample.seconds < 0.1 for sample in refused) / len(refused)
-        print(f"refused within 100 ms: {quick:.1%}")
-    if arguments.pid:
-        print(f"memory: {before:.0f} MiB before, {_memory_mib(arguments.pid):.0f} MiB after")
+def _measure(arguments: argparse.Namespace, url: str) -> int:
+    """Runs what was asked for, prints it, and says whether it came out well."""
+    if arguments.what == "fill":
+        print(f"{fill(url, arguments.collection, arguments.chunks, arguments.corpus):,} chunks")
+        return 0
+    if arguments.what == "consistency":
+        from eval.consistency import ConsistencyRun
+
+        size = (arguments.seconds, arguments.askers, arguments.writers)
+        outcome = ConsistencyRun(url, arguments.collection, *size).run()
+        print(outcome.summary())
+        _write(arguments.json, asdict(outcome))
+        return 1 if outcome.faults else 0
+    if arguments.what == "search":
+        size = (arguments.at_once, arguments.count)
+        report = measure_search(url, arguments.collection, *size, arguments.set)
+        good = {"200"}
+    else:
+        size = (arguments.times, arguments.seconds)
+        report = measure_ask(url, arguments.collection, *size, arguments.style, arguments.set)
+        good = {"alone", "200", *(str(status) for status in REFUSED)}
+    print(report.markdown())
+    _write(arguments.json, {**asdict(report), "cores": os.cpu_count(), "load_average": os.getloadavg()[0]})
+    return 0 if {row.outcome.partition(",")[0] for row in report.rows} <= good else 1
+
+
+def _write(file: Path | None, content: object) -> None:
+    if file is not None:
+        write_json(file, content)
 
 
 def main() -> int:
-    """Runs one measurement and prints it."""
+    """Runs one measurement and prints it; 1 where something came out that mustn't."""
     arguments = _arguments()
-    _check_is_here(arguments.url)
-    if arguments.what == "fill":
-        print(f"{fill(arguments.url, arguments.collection, arguments.chunks)} chunks")
-    elif arguments.what == "search":
-        started = time.perf_counter()
-        load = search_load(arguments.url, arguments.collection, arguments.at_once, arguments.count)
-        samples = asyncio.run(load)
-        seconds = time.perf_counter() - started
-        print(table(samples))
-        print(f"{len(samples) / seconds:.0f} searches a second, {arguments.at_once} at once")
-    elif arguments.what == "ask":
-        _run_ask(arguments)
-    else:
-        outcome = ConsistencyRun(arguments.url, arguments.collection, arguments.seconds).run()
-        print(outcome)
-        return 1 if outcome.faults else 0
-    return 0
+    try:
+        with served(arguments.url) as url:
+            return _measure(arguments, url)
+    except (VraagbaakError, httpx.HTTPError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

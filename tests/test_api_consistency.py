@@ -3,19 +3,15 @@
 import random
 from pathlib import Path
 
-import httpx
 import pytest
 
 from api.config import ServiceConfig
-from eval.load import (
+from eval.consistency import (
     Consistency,
     ConsistencyRun,
     Ledger,
-    Sample,
     check_answer,
     check_search,
-    percentile,
-    table,
     version_text,
 )
 from tests.api_fakes import Live, QuotingReader
@@ -27,7 +23,6 @@ SECONDS = 60
 def test_four_askers_and_two_writers_for_a_minute(tmp_path: Path) -> None:
     config = ServiceConfig(queue_length=20)
     with Live(tmp_path, QuotingReader(), config).running() as live:
-        httpx.put(f"{live.url}/v1/collections/busy", trust_env=False).raise_for_status()
         outcome: Consistency = ConsistencyRun(live.url, "busy", SECONDS).run()
     assert outcome.faults == []
     assert outcome.changes > 20
@@ -72,7 +67,7 @@ def test_a_quote_of_no_version_is_a_fault() -> None:
 
 def test_the_ledger_knows_what_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("eval.load.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("eval.consistency.time.monotonic", lambda: now[0])
     ledger = Ledger()
     for instant, step in ((1, "begin"), (2, "end"), (3, "begin"), (4, "end")):
         now[0] = float(instant)
@@ -85,13 +80,6 @@ def test_the_ledger_knows_what_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> N
     assert ledger.possible("d", 2.5, 2.6) == ["v1"]
     assert ledger.possible("d", 2.5, 3.5) == ["v1", "v3"]
     assert ledger.possible("d", 4.5, 9.0) == ["v3"]
-
-
-def test_figures_are_counted_right() -> None:
-    assert [percentile([1, 2, 3, 4], share) for share in (0.25, 0.5, 0.51, 0.95, 1.0)] == [1, 2, 3, 4, 4]
-    samples = [Sample(200, 0.010), Sample(200, 0.030), Sample(503, 0.001), Sample(0, 1.0)]
-    assert "| 200 | 2 | 50.0% | 10 | 30 | 30 | 30 |" in table(samples)
-    assert "| none | 1 | 25.0% | 1000 |" in table(samples)
 
 
 def test_versions_name_themselves_in_every_sentence() -> None:
