@@ -155,7 +155,8 @@ async def _timed(http: httpx.AsyncClient, path: str, body: dict[str, object]) ->
         reason = f"{type(error).__name__} {error}".strip()
         return Sample(0, time.perf_counter() - started, error=reason)
     seconds = time.perf_counter() - started
-    own = response.json()["timings"]["total_s"] if response.status_code == 200 else None
+    is_answer = response.status_code == 200 and path == "/v1/ask"  # a search's own time has its waiting in it
+    own = response.json()["timings"]["total_s"] if is_answer else None
     return Sample(response.status_code, seconds, own)
 
 
