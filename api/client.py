@@ -153,7 +153,7 @@ class Vraagbaak:
         response = self._send("POST", "/v1/ask", stream=True, json=body)
         written = ""
         try:
-            for name, data in _events(response.iter_lines()):
+            for name, data in _events(_lines(response.iter_text())):
                 if name == "passages":
                     yield Offered(_PASSAGES.validate_python(json.loads(data)["passages"]))
                 elif name == "token":
@@ -305,6 +305,14 @@ def _problem(response: httpx.Response) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _lines(pieces: Iterator[str]) -> Iterator[str]:
+    """Lines that end with a line feed: the others that Unicode knows may stand in the data."""
+    rest = ""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split("\n")
+        yield from lines
 
 
 def _events(lines: Iterator[str]) -> Iterator[tuple[str, str]]:

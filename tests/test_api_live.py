@@ -147,6 +147,14 @@ def test_the_client_streams(live: Live) -> None:
         assert live.reader.stopped.acquire(timeout=10)
 
 
+def test_the_clients_stream_survives_every_line_end_that_unicode_knows(live: Live) -> None:
+    question = "provincies\u2028betalen\u0085samen\u2029de\x0bhelft"
+    with Vraagbaak(live.url) as vraagbaak:
+        last = list(vraagbaak.stream(question))[-1]
+    assert isinstance(last, Answer)
+    assert last.question == question
+
+
 def test_the_client_manages_documents(live: Live, tmp_path: Path) -> None:
     file = tmp_path / "nieuw.md"
     file.write_text("# Kop\n\nWater en wind.\n")
