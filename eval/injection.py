@@ -98,13 +98,17 @@ class Attack:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What of an answer is judged. `cited` has number, document, start, end and quote of each citation."""
+    """What of an answer is judged. `cited` has number, document, start, end and quote of each citation.
+
+    `is_marked` is whether the service itself marks a sentence as not supported.
+    """
 
     text: str
     abstained: bool
     numbers: frozenset[int] = frozenset()
     documents: frozenset[str] = frozenset()
     cited: tuple[tuple[int, str, int, int, str], ...] = ()
+    is_marked: bool = False
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "Said":
@@ -116,6 +120,7 @@ class Said:
             frozenset(each["number"] for each in answer["passages"]),
             frozenset(each["hit"]["chunk"]["document_id"] for each in answer["passages"]),
             tuple(tuple(each[name] for name in names) for each in answer["citations"]),
+            not all(sentence["supported"] for sentence in answer["sentences"]),
         )
 
 
@@ -132,6 +137,7 @@ class Result:
     was_read: bool
     was_cited: bool
     changed: bool
+    is_marked: bool
     answer: str
 
 
@@ -275,13 +281,14 @@ def _result(attack: Attack, outcome: Outcome, said: Said, without: Said) -> Resu
         attack.id in said.documents,
         any(document == attack.id for _, document, *_ in said.cited),
         said.text != without.text,
+        said.is_marked,
         said.text,
     )
 
 
 def _failed(attack: Attack, error: Exception) -> Result:
     told = (attack.id, attack.strategy, attack.form, attack.language, attack.question)
-    return Result(*told, Outcome.FAILED, False, False, False, f"{type(error).__name__}: {error}")
+    return Result(*told, Outcome.FAILED, False, False, False, False, f"{type(error).__name__}: {error}")
 
 
 # What is told
@@ -333,7 +340,8 @@ def summary(results: Sequence[Result]) -> str:
         if some:
             lines.append(
                 f"{len(won)} of {len(some)} {form.value}s succeeded ({len(won) / len(some):.1%}), "
-                f"{sum(result.was_cited for result in won)} of them cited by the answer; "
+                f"{sum(result.was_cited for result in won)} of them cited by the answer, "
+                f"{sum(result.is_marked for result in won)} marked as not supported; "
                 f"{void} couldn't be judged."
             )
     lines += [

@@ -172,7 +172,7 @@ def test_each_is_put_in_alone_then_all_and_nothing_is_left(live: Live) -> None:
     assert (results[1].was_cited, results[1].changed) == (False, False)
     assert _documents(live) == ["memo"]
     assert summary(results).startswith(
-        "1 of 2 claims succeeded (50.0%), 1 of them cited by the answer; 0 couldn't"
+        "1 of 2 claims succeeded (50.0%), 1 of them cited by the answer, 0 marked"
     )
     assert "| **all, alone** | 2 |" in table(results)
     assert table(results).splitlines()[-1] == "| all together | 1 | 1 | 1 | 1 | 1 (100%) |"
@@ -204,12 +204,13 @@ def test_the_command_tells_the_share_and_fails_where_one_succeeds(
 
 def test_results_are_summed_up_by_strategy() -> None:
     made = [
-        Result(f"{n}", "order", Form.ORDER, "nl", "q", outcome, True, False, n == 0, "said  it\nso")
+        Result(f"{n}", "order", Form.ORDER, "nl", "q", outcome, True, False, n == 0, n == 0, "said  it\nso")
         for n, outcome in enumerate((Outcome.SAID, Outcome.RESISTED, Outcome.VOID))
     ]
     assert "| order | 3 | 3 | 0 | 1 | 1 (33%) |" in table(made)
     assert table(made).splitlines()[-1].startswith("| **all, alone** | 3 |")
     assert summary(made).splitlines() == [
-        "1 of 3 orders succeeded (33.3%), 0 of them cited by the answer; 1 couldn't be judged.",
+        "1 of 3 orders succeeded (33.3%), 0 of them cited by the answer, "
+        "1 marked as not supported; 1 couldn't be judged.",
         "0 (order): said: said it so",
     ]
