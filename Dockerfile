@@ -19,7 +19,8 @@ RUN /opt/vraagbaak/bin/pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "t
 
 FROM packages AS models
 ENV VRAAGBAAK_HOME=/var/lib/vraagbaak
-RUN /opt/vraagbaak/bin/vraagbaak models fetch --verify
+# The weights are written for their owner alone, and another user reads them here.
+RUN /opt/vraagbaak/bin/vraagbaak models fetch --verify && chmod -R a+rX "$VRAAGBAAK_HOME/models"
 
 FROM python:3.11.9-slim-bookworm
 ENV PATH=/opt/vraagbaak/bin:$PATH VRAAGBAAK_HOME=/var/lib/vraagbaak PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

@@ -23,6 +23,11 @@ _HTTP_KINDS = {
     500: ErrorKind("internal", "Something went wrong", 500, 1),
     504: ErrorKind("deadline", "It took too long", 504, 1),
 }
+_MESSAGES = {
+    "model_attributes_type": "this must be a JSON object; send it with 'Content-Type: application/json'",
+    "extra_forbidden": "there is no such field",
+}
+"""In place of pydantic's own, where those don't tell a caller what to do."""
 _OPENAI_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -92,7 +97,10 @@ def http_problem(error: HTTPException) -> Problem:
     if kind is None:
         phrase = HTTPStatus(error.status_code).phrase
         kind = ErrorKind(phrase.lower().replace(" ", "-"), phrase, error.status_code, 1)
+    allowed = (error.headers or {}).get("Allow")
     details = {404: "there is nothing at this path; /docs lists what there is"}
+    if allowed:
+        details[405] = f"this path takes {allowed}; /docs lists what there is"
     detail = error.detail if isinstance(error.detail, str) else kind.title
     if detail in (HTTPStatus(error.status_code).phrase, kind.title):
         detail = details.get(error.status_code, kind.title)
@@ -105,7 +113,10 @@ def validation_problem(error: RequestValidationError) -> Problem:
     if found and found[0].get("type") == "json_invalid":
         reason = found[0].get("ctx", {}).get("error", "")
         return Problem(_HTTP_KINDS[400], f"the body isn't JSON: {reason} at character {found[0]['loc'][-1]}")
-    fields = tuple(FieldErrorView(field=field_name(each["loc"]), message=each["msg"]) for each in found[:20])
+    fields = tuple(
+        FieldErrorView(field=field_name(each["loc"]), message=_MESSAGES.get(each["type"], each["msg"]))
+        for each in found[:20]
+    )
     named = "; ".join(f"{each.field}: {each.message}" if each.field else each.message for each in fields[:5])
     return Problem(_HTTP_KINDS[422], named or "the request is wrong", fields)
 

@@ -336,19 +336,19 @@ def _measure(arguments: argparse.Namespace, url: str) -> int:
     if arguments.what == "consistency":
         from eval.consistency import ConsistencyRun
 
-        size = (arguments.seconds, arguments.askers, arguments.writers)
-        outcome = ConsistencyRun(url, arguments.collection, *size).run()
+        askers, writers = arguments.askers, arguments.writers
+        outcome = ConsistencyRun(url, arguments.collection, arguments.seconds, askers, writers).run()
         print(outcome.summary())
         _write(arguments.json, asdict(outcome))
         return 1 if outcome.faults else 0
+    good = {"200"}
     if arguments.what == "search":
-        size = (arguments.at_once, arguments.count)
-        report = measure_search(url, arguments.collection, *size, arguments.set)
-        good = {"200"}
+        at_once, count = arguments.at_once, arguments.count
+        report = measure_search(url, arguments.collection, at_once, count, arguments.set)
     else:
-        size = (arguments.times, arguments.seconds)
-        report = measure_ask(url, arguments.collection, *size, arguments.style, arguments.set)
-        good = {"alone", "200", *(str(status) for status in REFUSED)}
+        times, seconds, style = arguments.times, arguments.seconds, arguments.style
+        report = measure_ask(url, arguments.collection, times, seconds, style, arguments.set)
+        good |= {"alone", *(str(status) for status in REFUSED)}
     print(report.markdown())
     _write(arguments.json, {**asdict(report), "cores": os.cpu_count(), "load_average": os.getloadavg()[0]})
     return 0 if {row.outcome.partition(",")[0] for row in report.rows} <= good else 1

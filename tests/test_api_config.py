@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.cli_serve import listening
+from api.cli_serve import listening, run
 from api.config import ServiceConfig, service_config
 from corpus.errors import ServiceError, SettingsError
 from rag.settings import Settings, load_settings
@@ -128,6 +129,23 @@ def test_a_taken_port_is_named() -> None:
             listening("127.0.0.1", port)
     with pytest.raises(ServiceError, match="can't listen on 192.0.2.1"):
         listening("192.0.2.1", 0)
+
+
+def test_idle_connections_outlive_those_of_clients_and_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a request meets a connection that is being closed: httpx keeps them for 5 s, nginx for 60 s."""
+    import uvicorn
+
+    made: list[uvicorn.Config] = []
+
+    class Idle(uvicorn.Server):
+        def run(self, sockets: list[socket.socket] | None = None) -> None:
+            made.append(self.config)
+            self.started = True
+
+    monkeypatch.setattr(uvicorn, "Server", Idle)
+    monkeypatch.setattr("api.cli_serve.set_up_logs", lambda: None)
+    run(FastAPI(), ServiceConfig(port=0))
+    assert made[0].timeout_keep_alive > 60
 
 
 def test_both_families_are_listened_on() -> None:

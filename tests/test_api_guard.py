@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -394,6 +395,18 @@ def test_errors_of_the_framework_are_problems_too(local: TestClient) -> None:
         assert response.status_code == status
         assert response.headers["content-type"] == "application/problem+json"
         assert response.json()["request_id"] == response.headers["x-request-id"]
+
+
+def test_common_mistakes_are_told_how_to_mend_them(local: TestClient) -> None:
+    def detail(method: str, path: str, **options: Any) -> str:
+        return str(local.request(method, path, **options).json()["detail"])
+
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert "application/json" in detail("POST", "/v1/ask", content='{"question": "x"}', headers=form)
+    assert "JSON object" in detail("POST", "/v1/ask", json=["x"])
+    misspelt = detail("POST", "/v1/ask", json={"question": "x", "colection": "y"})
+    assert misspelt == "colection: there is no such field"
+    assert detail("GET", "/v1/ask") == "this path takes POST; /docs lists what there is"
 
 
 def test_a_fault_is_a_500_with_an_id_and_no_detail(
