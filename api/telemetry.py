@@ -208,8 +208,12 @@ class OpenTelemetryTracer:
 
     def answered(self, answer: Answer, collection: str) -> None:
         """See `Tracer`."""
-        about = {"language": answer.language, "abstained": answer.abstained}
-        self._note("answer", answer.timings, {"collection": collection, **about})
+        about: dict[str, str | bool] = {
+            "collection": collection,
+            "language": answer.language,
+            "abstained": answer.abstained,
+        }
+        self._note("answer", answer.timings, about)
 
     def searched(self, timings: Mapping[str, float], collection: str) -> None:
         """See `Tracer`."""
