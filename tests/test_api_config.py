@@ -149,7 +149,7 @@ def test_idle_connections_outlive_those_of_clients_and_proxies(monkeypatch: pyte
     assert made[0].timeout_keep_alive > 60
 
 
-@pytest.mark.parametrize(("given", "kept"), [("", "64"), ("9", "9")])
+@pytest.mark.parametrize(("given", "kept"), [("", "16"), ("9", "9")])
 def test_code_for_shapes_of_prompts_is_not_kept_without_end(
     given: str, kept: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
