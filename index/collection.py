@@ -32,7 +32,7 @@ from index.fusion import FusedHits, FusionConfig, fuse, union
 from index.hits import Filters, Hit, SearchMode
 from index.lexical import LexicalHits, LexicalIndex
 from index.locking import WriteLock
-from index.store import DocumentInfo, Original, Store, Transaction
+from index.store import Allowed, DocumentInfo, Original, Store, Transaction
 from index.writer import Stored, Writer
 
 DATABASE = "collection.sqlite"
@@ -90,7 +90,7 @@ class Collection:
         with store.reading() as transaction:
             self.manifest = Manifest.from_json(transaction.meta("manifest"))
         self._check_model()
-        self._dense = DenseIndex.load(folder, embedder.spec.dimension, embedder.spec.sha256)
+        self._dense = self._saved_dense()
         self._lexical = LexicalIndex(None if store.read_only else folder)
         self.refresh()
 
@@ -200,38 +200,40 @@ class Collection:
         with self._index_lock, self._store.reading() as transaction:
             self._catch_up(transaction)
             allowed = transaction.matching(filters) if filters else None
-            dense = self._dense_hits(questions, vectors, limit, mode, allowed)
+            dense = self._dense_hits(transaction, questions, vectors, limit, mode, allowed)
             lexical = self._lexical_hits(questions, limit, mode, allowed)
-            orders = self._order(dense, lexical, vectors, mode)
+            orders = self._order(transaction, dense, lexical, vectors, mode)
             return self._hits(transaction, orders, dense, lexical, top_k)
 
     def _dense_hits(
         self,
+        transaction: Transaction,
         questions: Sequence[str],
         vectors: Vectors | None,
         limit: int,
         mode: SearchMode,
-        allowed: tuple[NDArray[np.int64], list[int]] | None,
+        allowed: Allowed | None,
     ) -> list[DenseHits]:
         if vectors is None or mode is SearchMode.LEXICAL:
             return [DenseHits(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in questions]
-        return self._dense.search(vectors, limit, None if allowed is None else allowed[0])
+        return self._dense.search(vectors, limit, transaction, None if allowed is None else allowed.keys)
 
     def _lexical_hits(
         self,
         questions: Sequence[str],
         limit: int,
         mode: SearchMode,
-        allowed: tuple[NDArray[np.int64], list[int]] | None,
+        allowed: Allowed | None,
     ) -> list[LexicalHits]:
         if mode is SearchMode.DENSE:
             nothing = np.empty(0, np.float32)
             return [LexicalHits(np.empty(0, np.int64), nothing, nothing) for _ in questions]
-        documents = None if allowed is None else allowed[1]
+        documents = None if allowed is None else allowed.documents
         return [self._lexical.search(question, limit, documents) for question in questions]
 
     def _order(
         self,
+        transaction: Transaction,
         dense: Sequence[DenseHits],
         lexical: Sequence[LexicalHits],
         vectors: Vectors | None,
@@ -244,7 +246,7 @@ class Collection:
         fused = []
         for number, (near, worded) in enumerate(zip(dense, lexical, strict=True)):
             keys = union(near, worded)
-            cosines = self._dense.cosines(vectors[number : number + 1], keys)
+            cosines = self._dense.cosines(vectors[number : number + 1], keys, transaction)
             # Another process may be between its two commits: words without a vector wait for the next search.
             there = ~np.isnan(cosines)
             fused.append(fuse(keys[there], cosines[there], worded, self._fusion))
@@ -373,6 +375,8 @@ class Collection:
 
     def _catch_up(self, transaction: Transaction) -> None:
         """Under the index lock: the vectors always, the words where nobody else is busy with them."""
+        if self._dense.is_outgrown() and self._dense.has_better_saved(self.folder):
+            self._dense = self._saved_dense()
         self._dense.catch_up(transaction)
         self._lexical.refresh()
         if self._lexical.generation >= transaction.generation():
@@ -384,14 +388,28 @@ class Collection:
             if held:
                 self._lexical.catch_up(transaction)
 
+    def _saved_dense(self) -> DenseIndex:
+        return DenseIndex.load(self.folder, self.embedder.spec.dimension, self.embedder.spec.sha256)
+
+    def _reshape(self) -> None:
+        """With the write lock: gives the vectors the form that fits their number, while searches go on."""
+        with self._store.reading() as transaction:
+            if not self._dense.is_outgrown(transaction.chunk_count()):
+                return
+            reshaped = self._dense.reshaped(transaction)
+        with self._index_lock:
+            self._dense = reshaped
+
     def _take_in(self) -> None:
         """Called by the writer after its commits."""
+        self._reshape()
         with self._index_lock, self._store.reading() as transaction:
             self._dense.catch_up(transaction)
             self._lexical.catch_up(transaction)
 
     def _settle(self) -> None:
         """With the write lock: both indexes and their files at the store's generation, deleted words gone."""
+        self._reshape()
         with self._index_lock, self._store.reading() as transaction:
             self._dense.catch_up(transaction, settle=True)
             self._lexical.catch_up(transaction, settle=True)

@@ -1,18 +1,21 @@
 """The lexical side: BM25 with tantivy, stemmed by language, derived from the store.
 
 The words of a chunk are its document's title, its heading and its text, in a field of its language; texts are
-not kept in it. `lexical.json` names the folder that is current and the generation it stands at; it is replaced
-after every commit, so that what it says is on disk is on disk. A rebuild goes into a new folder: that is also
-how deleted words leave the disk, since tantivy only marks them.
+not kept in it. The index is made of parts, each a tantivy index of the chunks up to some key. `lexical.json`
+names the parts that are current and the generation they stand at; it is replaced after every commit, so that
+what it says is on disk is on disk. Parts that hold deleted words are built again in a new folder: that is how
+such words leave the disk, since tantivy only marks them. What a deletion costs then depends on the size of a
+part, and not on that of the collection.
 """
 
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import chain, islice
 from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 
 from corpus.document import DUTCH, ENGLISH, UNDETERMINED, Language
 from corpus.errors import StorageError
-from index.store import IndexedChunk, Transaction
+from index.store import LARGEST_KEY, IndexedChunk, Transaction
 
 if TYPE_CHECKING:
     import tantivy
@@ -37,6 +40,10 @@ FIELDS: tuple[Language, ...] = (DUTCH, ENGLISH, UNDETERMINED)
 MAX_WORD_BYTES = 60
 MAX_QUERY_WORDS = 64
 WRITER_BYTES = 64_000_000
+
+PART_CHUNKS = 100_000
+"""Chunks in one part: a few seconds to build again. Words weigh the same in every part; only the mean length of
+a chunk, which a score depends on a little, is each part's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +61,20 @@ class LexicalHits:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stamp:
+class _Part:
+    """The chunks from after the last key of the part before it; `count` of them are not deleted."""
+
     folder: str
+    last_key: int
+    count: int
+    has_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    parts: tuple[_Part, ...]
     generation: int
     last_key: int
-    has_deleted: bool = False
     analysis: int = ANALYSIS_VERSION
 
 
@@ -88,7 +104,7 @@ class LexicalIndex:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._stamp: _Stamp | None = None
-        self._index: tantivy.Index | None = None
+        self._indexes: dict[str, tantivy.Index] = {}
 
     @property
     def generation(self) -> int:
@@ -102,121 +118,217 @@ class LexicalIndex:
         stamp = _read_stamp(self._folder)
         if stamp == self._stamp:
             return
-        if stamp is None:
-            self._stamp = self._index = None
-            return
-        if self._stamp is None or self._stamp.folder != stamp.folder or self._index is None:
-            try:
-                self._index = _open(self._folder / stamp.folder)
-            except (ValueError, OSError):
-                # Derived data that is damaged: forget it, and the next catch-up builds it from SQLite.
-                self._stamp = self._index = None
-                return
-        else:
-            self._index.reload()
-        self._stamp = stamp
+        try:
+            self._indexes = {part.folder: self._opened(part.folder) for part in stamp.parts} if stamp else {}
+            self._stamp = stamp
+        except (ValueError, OSError):
+            # Derived data that is damaged: forget it, and the next catch-up builds it from SQLite.
+            self._stamp, self._indexes = None, {}
+
+    def _opened(self, name: str) -> "tantivy.Index":
+        """The part as it is on disk now."""
+        assert self._folder is not None
+        index = self._indexes.get(name)
+        if index is None:
+            return _open(self._folder / name)
+        index.reload()
+        return index
 
     def catch_up(self, transaction: Transaction, *, settle: bool = False) -> None:
         """Brings the index to the transaction's generation. Only one process may do so at a time.
 
-        tantivy only marks what is deleted; with `settle`, when no one else can be writing, the index is
-        rebuilt if it holds such words, or if it doesn't fit the store.
+        tantivy only marks what is deleted; with `settle`, when no one else can be writing, parts that hold
+        such words are built again, and all of them if they don't fit the store.
         """
         self.refresh()
-        stamp, generation = self._stamp, transaction.generation()
-        if stamp is None or self._index is None:
-            self._rebuild(transaction)
-            return
-        removed = transaction.removed_since(stamp.generation)
-        if settle and (removed or stamp.has_deleted or not self._fits(transaction)):
-            self._rebuild(transaction)
-        elif generation > stamp.generation:
-            self._extend(self._index, stamp, transaction, removed)
+        stamp = self._stamp
+        if stamp is None or (settle and not self._fits(stamp, transaction)):
+            stamp = self._publish(self._grown((), transaction, 0), transaction)
+        elif transaction.generation() > stamp.generation:
+            stamp = self._extend(stamp, transaction)
+        if settle and any(part.has_deleted for part in stamp.parts):
+            self._publish(self._erased(stamp.parts, transaction), transaction)
 
-    def _fits(self, transaction: Transaction) -> bool:
+    def _fits(self, stamp: _Stamp, transaction: Transaction) -> bool:
         """False for an index that is ahead of its store, or at its generation with other chunks."""
-        assert self._index is not None
-        if self.generation != transaction.generation():
-            return self.generation < transaction.generation()
-        return bool(self._index.searcher().num_docs == transaction.chunk_count())
+        if stamp.generation != transaction.generation():
+            return stamp.generation < transaction.generation()
+        return sum(index.searcher().num_docs for index in self._indexes.values()) == transaction.chunk_count()
 
-    def _extend(
-        self, index: "tantivy.Index", stamp: _Stamp, transaction: Transaction, removed: Sequence[int]
-    ) -> None:
+    def _extend(self, stamp: _Stamp, transaction: Transaction) -> _Stamp:
+        removed = np.array(transaction.removed_since(stamp.generation), np.int64)
+        parts = self._marked(stamp.parts, removed) if len(removed) else stamp.parts
+        return self._publish(self._grown(parts, transaction, stamp.last_key), transaction)
+
+    def _marked(self, parts: Sequence[_Part], removed: NDArray[np.int64]) -> tuple[_Part, ...]:
+        """The parts without these keys. Keys past the last part are in it if a process was killed before
+        it could say so."""
+        import tantivy
+
+        ends = [part.last_key for part in parts[:-1]]
+        places = np.searchsorted(np.array(ends, np.int64), removed)
+        marked = []
+        for place, part in enumerate(parts):
+            keys = removed[places == place].tolist()
+            if keys:
+                index = self._indexes[part.folder]
+                writer = index.writer(WRITER_BYTES, 1)
+                # Not by term: tantivy-py makes a signed one of an int, which matches nothing in this field.
+                writer.delete_documents_by_query(tantivy.Query.term_set_query(index.schema, "key", keys))
+                _commit(writer, index)
+                part = replace(part, count=index.searcher().num_docs, has_deleted=True)
+            marked.append(part)
+        return tuple(marked)
+
+    def _grown(self, parts: Sequence[_Part], transaction: Transaction, after: int) -> tuple[_Part, ...]:
+        """The parts with the store's chunks after this key: in the last one while it has room, then in new ones."""
+        texts, last_key = transaction.texts_after(after), transaction.last_key()
+        grown = list(parts)
+        for first in texts:
+            more = chain([first], texts)
+            if grown and grown[-1].count < PART_CHUNKS:
+                grown[-1] = self._filled(grown[-1], more)
+            else:
+                grown.append(self._built(islice(more, PART_CHUNKS)))
+        return (*grown[:-1], replace(grown[-1], last_key=last_key)) if grown else ()
+
+    def _filled(self, part: _Part, texts: Iterator[IndexedChunk]) -> _Part:
+        import tantivy
+
+        index = self._indexes[part.folder]
         writer = index.writer(WRITER_BYTES, 1)
-        for key in removed:
-            writer.delete_documents_by_term("key", key)
-        # Deleting first makes it harmless that a killed process had committed some of these.
-        _add(writer, transaction.texts_after(stamp.last_key), replace_existing=True)
-        writer.commit()
-        writer.wait_merging_threads()
-        index.reload()
-        self._publish(
-            replace(
-                stamp,
-                generation=transaction.generation(),
-                last_key=transaction.last_key(),
-                has_deleted=stamp.has_deleted or bool(removed),
-            )
+        # A process that was killed may have put some of these in without saying so.
+        unsaid = tantivy.Query.range_query(
+            index.schema, "key", tantivy.FieldType.Unsigned, part.last_key + 1, LARGEST_KEY
         )
+        writer.delete_documents_by_query(unsaid)
+        last_key = _add(writer, islice(texts, PART_CHUNKS - part.count))
+        _commit(writer, index)
+        return replace(part, last_key=last_key, count=index.searcher().num_docs)
 
-    def _rebuild(self, transaction: Transaction) -> None:
+    def _built(self, texts: Iterable[IndexedChunk]) -> _Part:
+        """A new part of these chunks."""
         name = f"lexical-{uuid.uuid4().hex[:12]}"
         if self._folder is not None:
             (self._folder / name).mkdir()
-        index = _create(self._folder / name if self._folder else None)
+        index = self._indexes[name] = _create(self._folder / name if self._folder else None)
         writer = index.writer(WRITER_BYTES, 1)
-        _add(writer, transaction.texts_after(0), replace_existing=False)
-        writer.commit()
-        writer.wait_merging_threads()
-        index.reload()
-        self._index = index
-        self._publish(_Stamp(name, transaction.generation(), transaction.last_key()))
+        last_key = _add(writer, texts)
+        _commit(writer, index)
+        return _Part(name, last_key, index.searcher().num_docs)
 
-    def _publish(self, stamp: _Stamp) -> None:
-        self._stamp = stamp
+    def _erased(self, parts: Sequence[_Part], transaction: Transaction) -> tuple[_Part, ...]:
+        """The parts without a trace of what was deleted; small ones are made one on the way."""
+        erased, before = list[_Part](), 0
+        for group in _groups(parts):
+            last_key = group[-1].last_key
+            if any(part.has_deleted for part in group):
+                built = self._built(transaction.texts_after(before, last_key))
+                erased += [replace(built, last_key=last_key)] if built.count else []
+            else:
+                erased += group
+            before = last_key
+        return tuple(erased)
+
+    def _publish(self, parts: tuple[_Part, ...], transaction: Transaction) -> _Stamp:
+        """These parts are the index from here on; what is in no part any more is deleted."""
+        stamp = self._stamp = _Stamp(parts, transaction.generation(), transaction.last_key())
+        named = {part.folder for part in parts}
+        self._indexes = {name: index for name, index in self._indexes.items() if name in named}
         if self._folder is None:
-            return
+            return stamp
         partial = self._folder / f".{STAMP}.partial"
         partial.write_text(json.dumps(asdict(stamp)), encoding="utf-8")
         os.replace(partial, self._folder / STAMP)
         for old in self._folder.glob("lexical-*"):
-            if old.name != stamp.folder:
+            if old.name not in named:
                 shutil.rmtree(old, ignore_errors=True)
+        return stamp
 
     def search(self, question: str, limit: int, documents: Sequence[int] | None = None) -> LexicalHits:
         """The `limit` best chunks for the question's words, or of those in documents with an allowed key."""
-        empty = LexicalHits(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32))
-        if self._index is None:
-            return empty
-        searcher, schema = self._index.searcher(), self._index.schema
+        if not self._indexes:
+            return LexicalHits(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.float32))
+        schema = next(iter(self._indexes.values())).schema
+        searchers = [index.searcher() for index in self._indexes.values()]
         inside = None if documents is None else _inside(schema, documents)
-        found = [_search_field(searcher, schema, field, question, limit, inside) for field in FIELDS]
+        found = [_search_field(searchers, schema, field, question, limit, inside) for field in FIELDS]
         keys, scores, coverages = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((keys, -scores))[:limit]
         return LexicalHits(keys[order], scores[order], coverages[order])
 
 
+def _groups(parts: Sequence[_Part]) -> list[list[_Part]]:
+    """Parts that are built again, each with neighbours as far as they fit in one; the others by themselves."""
+    groups: list[list[_Part]] = []
+    for part in parts:
+        last = groups[-1] if groups else []
+        again = part.has_deleted or any(other.has_deleted for other in last)
+        if last and again and sum(other.count for other in last) + part.count <= PART_CHUNKS:
+            last.append(part)
+        else:
+            groups.append([part])
+    return groups
+
+
 def _search_field(
-    searcher: "tantivy.Searcher",
+    searchers: "Sequence[tantivy.Searcher]",
     schema: "tantivy.Schema",
     field: Language,
     question: str,
     limit: int,
     inside: "tantivy.Query | None",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """Keys, BM25 scores and coverages, each of shape (n,), of the best chunks in one field."""
+    """Keys, BM25 scores and coverages, each of shape (n,), of the best chunks of each part in one field."""
+    words = list(dict.fromkeys(analyzer(field).analyze(question)))[:MAX_QUERY_WORDS]
+    total = sum(searcher.num_docs for searcher in searchers)
+    weights = {
+        word: _weight(total, sum(searcher.doc_freq(field, word) for searcher in searchers)) for word in words
+    }
+    keys, scores = list[int](), list[float]()
+    for searcher in searchers if words else ():
+        query = _query(searcher, schema, field, weights, inside, is_alone=len(searchers) == 1)
+        hits = searcher.search(query, limit, count=False).hits
+        addresses = [address for _, address in hits]
+        keys += [int(key or 0) for key in searcher.fast_field_values("key", addresses)] if hits else []
+        scores += [score for score, _ in hits]
+    # The bound of BM25: each word's weight is under idf * (k1 + 1); Robertson and Zaragoza 2009, eq. 3.15.
+    best = (K1 + 1) * sum(weights.values()) or 1.0
+    found = np.array(scores, np.float32)
+    return np.array(keys, np.int64), found, found / best
+
+
+def _query(
+    searcher: "tantivy.Searcher",
+    schema: "tantivy.Schema",
+    field: Language,
+    weights: Mapping[str, float],
+    inside: "tantivy.Query | None",
+    *,
+    is_alone: bool,
+) -> "tantivy.Query":
+    """Any of the words, each with the weight that it has in all parts together."""
     import tantivy
 
-    words = list(dict.fromkeys(analyzer(field).analyze(question)))[:MAX_QUERY_WORDS]
-    terms = [tantivy.Query.term_query(schema, field, word, "freq") for word in words]
-    query = tantivy.Query.boolean_query([(tantivy.Occur.Should, term) for term in terms])
-    if inside is not None:
-        query = tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, inside)])
-    found = searcher.search(query, limit, count=False).hits if words else []
-    keys = searcher.fast_field_values("key", [address for _, address in found]) if found else []
-    scores = np.array([score for score, _ in found], np.float32)
-    return np.array(keys, np.int64), scores, scores / (_best_possible(searcher, field, words) or 1.0)
+    terms = []
+    for word, weight in weights.items():
+        term = tantivy.Query.term_query(schema, field, word, "freq")
+        if not is_alone:
+            own = _weight(searcher.num_docs, searcher.doc_freq(field, word))
+            term = tantivy.Query.boost_query(term, weight / own)
+        terms.append((tantivy.Occur.Should, term))
+    query = tantivy.Query.boolean_query(terms)
+    if inside is None:
+        return query
+    return tantivy.Query.boolean_query([(tantivy.Occur.Must, query), (tantivy.Occur.Must, inside)])
+
+
+def _weight(total: int, frequency: int) -> float:
+    """BM25's idf, as tantivy and Lucene have it: of a word that `frequency` of `total` chunks hold.
+
+    Until a part is built again, its frequencies count deleted chunks, which the total doesn't.
+    """
+    return log(1 + (max(total, frequency) - frequency + 0.5) / (frequency + 0.5))
 
 
 def _inside(schema: "tantivy.Schema", documents: Sequence[int]) -> "tantivy.Query":
@@ -225,15 +337,6 @@ def _inside(schema: "tantivy.Schema", documents: Sequence[int]) -> "tantivy.Quer
 
     return tantivy.Query.const_score_query(
         tantivy.Query.term_set_query(schema, "document", list(documents)), 0.0
-    )
-
-
-def _best_possible(searcher: "tantivy.Searcher", field: Language, words: Sequence[str]) -> float:
-    """The bound of BM25: each word's weight is under idf * (k1 + 1); Robertson and Zaragoza 2009, eq. 3.15."""
-    total = searcher.num_docs
-    return sum(
-        (K1 + 1) * log(1 + (total - frequency + 0.5) / (frequency + 0.5))
-        for frequency in (searcher.doc_freq(field, word) for word in words)
     )
 
 
@@ -267,38 +370,54 @@ def _with_analyzers(index: "tantivy.Index") -> "tantivy.Index":
     return index
 
 
-def _add(writer: "tantivy.IndexWriter", chunks: Iterable[IndexedChunk], *, replace_existing: bool) -> None:
+def _add(writer: "tantivy.IndexWriter", chunks: Iterable[IndexedChunk]) -> int:
+    """Puts chunks in, to be committed; returns the last one's key."""
     import tantivy
 
+    key = 0
     try:
         for chunk in chunks:
-            if replace_existing:
-                writer.delete_documents_by_term("key", chunk.key)
+            key = chunk.key
             document = tantivy.Document()
-            document.add_unsigned("key", chunk.key)
+            document.add_unsigned("key", key)
             document.add_unsigned("document", chunk.document_key)
             words = "\n".join(filter(None, (chunk.title, chunk.heading, chunk.text)))
             document.add_text(field_of(chunk.language), words)
             writer.add_document(document)
     except OSError as error:
-        raise StorageError(f"the lexical index can't be written: {error}; make room on the disk") from error
+        raise _unwritten(error) from error
+    return key
+
+
+def _commit(writer: "tantivy.IndexWriter", index: "tantivy.Index") -> None:
+    """Everything on disk, merged as far as tantivy wants to, and seen by the next search."""
+    try:
+        writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+    except OSError as error:
+        raise _unwritten(error) from error
+
+
+def _unwritten(error: OSError) -> StorageError:
+    return StorageError(f"the lexical index can't be written: {error}; make room on the disk")
 
 
 def _read_stamp(folder: Path) -> _Stamp | None:
     """What `lexical.json` says; None where there is none, or one of another analysis or form."""
     try:
         content = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-        stamp = _Stamp(
-            str(content["folder"]),
-            int(content["generation"]),
-            int(content["last_key"]),
-            bool(content["has_deleted"]),
-            int(content["analysis"]),
+        parts = tuple(
+            _Part(str(part["folder"]), int(part["last_key"]), int(part["count"]), bool(part["has_deleted"]))
+            for part in content["parts"]
         )
+        stamp = _Stamp(parts, int(content["generation"]), int(content["last_key"]), int(content["analysis"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # The name is checked, since it becomes a path.
-    plain = stamp.folder.startswith("lexical-") and "/" not in stamp.folder and ".." not in stamp.folder
-    return (
-        stamp if stamp.analysis == ANALYSIS_VERSION and plain and (folder / stamp.folder).is_dir() else None
-    )
+    is_there = stamp.analysis == ANALYSIS_VERSION and all(_is_part(folder, part.folder) for part in parts)
+    return stamp if is_there else None
+
+
+def _is_part(folder: Path, name: str) -> bool:
+    """The name is checked, since it becomes a path."""
+    return name.startswith("lexical-") and "/" not in name and ".." not in name and (folder / name).is_dir()

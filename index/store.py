@@ -41,6 +41,8 @@ BUSY_TIMEOUT_MS = 10_000
 SQL_VARIABLES = 900
 """SQLite takes at least 999 variables a statement."""
 
+LARGEST_KEY = 2**63 - 1
+
 MIGRATIONS: dict[int, str] = {
     1: """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -127,6 +129,14 @@ class IndexedChunk:
     title: str
     heading: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What filters let through: the keys of chunks, in increasing order, and of their documents."""
+
+    keys: NDArray[np.int64]
+    documents: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +344,7 @@ class Transaction:
         origin: Origin,
         original: Original | None = None,
     ) -> None:
-        """Puts a document in with all its chunks; its id must not be there."""
+        """Puts a document in with all its chunks, whose keys follow on each other; its id must not be there."""
         cursor = self._connection.execute(
             "INSERT INTO documents (id, title, language, text, source, metadata, sha256, page_starts, origin, "
             "origin_sha256, chunk_count, ingested_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -488,12 +498,16 @@ class Transaction:
             vectors = np.frombuffer(b"".join(row[1] for row in rows), np.float16).reshape(len(rows), -1)
             yield keys, vectors
 
-    def texts_after(self, key: int) -> Iterator[IndexedChunk]:
-        """What the lexical index takes in, of the chunks with a greater key, in the order of their keys."""
+    def texts_after(self, key: int, upto: int | None = None) -> Iterator[IndexedChunk]:
+        """What the lexical index takes in, of the chunks with a greater key, in the order of their keys.
+
+        With `upto`, only those whose key is no greater than that.
+        """
         rows = self._connection.execute(
             "SELECT chunks.key, document_key, language, title, heading, chunks.text FROM chunks "
-            "JOIN documents ON documents.key = document_key WHERE chunks.key > ? ORDER BY chunks.key",
-            (key,),
+            "JOIN documents ON documents.key = document_key WHERE chunks.key > ? AND chunks.key <= ? "
+            "ORDER BY chunks.key",
+            (key, LARGEST_KEY if upto is None else upto),
         )
         return (IndexedChunk(*row) for row in rows)
 
@@ -507,15 +521,36 @@ class Transaction:
         rows = self._connection.execute("SELECT key FROM removed WHERE generation > ?", (generation,))
         return [row[0] for row in rows]
 
-    def matching(self, filters: Filters) -> tuple[NDArray[np.int64], list[int]]:
-        """Keys of the chunks, and of the documents, that pass the filters."""
+    def vectors_of(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """The embeddings of those of these chunks that are there: keys in increasing order, and (n, d) rows."""
+        wanted = np.sort(keys).tolist()
+        rows: list[tuple[int, bytes]] = []
+        for at in range(0, len(wanted), SQL_VARIABLES):
+            some = wanted[at : at + SQL_VARIABLES]
+            rows += self._connection.execute(
+                f"SELECT key, embedding FROM chunks WHERE key IN ({','.join('?' * len(some))}) ORDER BY key",
+                some,
+            )
+        found = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), np.float16)
+        return found, vectors.reshape(len(rows), -1) if rows else vectors.reshape(0, 0)
+
+    def matching(self, filters: Filters) -> Allowed | None:
+        """What passes the filters; None where every document does."""
         where, values = _conditions(filters)
+        # A document's chunks are inserted at one go, so that their keys follow on each other. This needs only
+        # an index that covers it, where reading each chunk's key would take a second at a million.
         rows = self._connection.execute(
-            "SELECT chunks.key, document_key FROM chunks JOIN documents ON documents.key = document_key "
-            f"WHERE {where} ORDER BY chunks.key",
+            "SELECT document_key, min(key), max(key) FROM chunks "
+            f"WHERE document_key IN (SELECT key FROM documents WHERE {where}) GROUP BY document_key",
             values,
         ).fetchall()
-        return np.array([row[0] for row in rows], np.int64), sorted({row[1] for row in rows})
+        total = self._connection.execute("SELECT count(*) FROM documents").fetchone()[0]
+        if len(rows) == total:
+            return None
+        ranges = [np.arange(first, last + 1, dtype=np.int64) for _, first, last in rows]
+        keys = np.sort(np.concatenate(ranges)) if ranges else np.empty(0, np.int64)
+        return Allowed(keys, [row[0] for row in rows])
 
 
 def _conditions(filters: Filters) -> tuple[str, list[str]]:

@@ -1,19 +1,26 @@
 """FAISS against NumPy brute force over what the store has: after insert, delete, restart and rebuild."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from index_fakes import WordEmbedder, document
 
+import index.dense
 from index.collection import Collection, derived_files
-from index.hits import SearchMode
+from index.dense import Coding, DenseIndex
+from index.hits import Filters, SearchMode
+from index.store import Transaction
 
 QUESTIONS = ["water en wind", "kaas brood nummer7", "green house", "versie0"]
 
 
-@pytest.fixture
-def collection(tmp_path: Path) -> Collection:
+@pytest.fixture(params=["exact", "coded"])
+def collection(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Collection:
+    """Comparing everything, and by codes, whose candidates are more than there are chunks here."""
+    if request.param == "coded":
+        monkeypatch.setattr(index.dense, "EXACT_UP_TO", 20)
     return Collection.create(tmp_path / "c", "c", WordEmbedder())
 
 
@@ -86,3 +93,133 @@ def test_a_snapshot_of_another_state_is_not_believed(collection: Collection, tmp
         (tmp_path / "c" / name).write_bytes(content)
     with Collection.open(tmp_path / "c", WordEmbedder()) as again:
         check(again)
+
+
+def coding(collection: Collection) -> Coding | None:
+    return collection._dense.coding
+
+
+@pytest.fixture
+def coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
+    monkeypatch.setattr(index.dense, "EXACT_UP_TO", 100)
+    return Collection.create(tmp_path / "coded", "coded", WordEmbedder())
+
+
+def test_the_form_follows_the_number_of_chunks(coded: Collection, tmp_path: Path) -> None:
+    coded.add(document(number) for number in range(100))
+    assert coding(coded) is None
+    coded.add([document(100)])
+    first = coding(coded)
+    assert first is not None
+    assert (first.fitted_on, first.depth, first.recall) == (101, 200, 1.0)
+    coded.add(document(number) for number in range(101, 404))
+    assert coding(coded) == first  # not yet four times as many
+    coded.add([document(404)])
+    again = coding(coded)
+    assert again is not None
+    assert again.fitted_on == 405
+    coded.delete([f"doc/{number}" for number in range(355)])
+    assert coding(coded) == again  # 50 are left, half of the limit
+    coded.delete(["doc/355"])
+    assert coding(coded) is None
+    check(coded)
+
+
+def test_codes_are_kept_in_the_snapshot(coded: Collection, tmp_path: Path) -> None:
+    coded.add(document(number) for number in range(150))
+    kept = coding(coded)
+    coded.close()
+    saved = DenseIndex.load(tmp_path / "coded", 32, coded.embedder.spec.sha256)
+    assert (len(saved), saved.coding) == (150, kept)
+    stamp = json.loads((tmp_path / "coded" / "dense.json").read_text())
+    assert stamp["coding"] == {"fitted_on": 150, "depth": 200, "recall": 1.0}
+
+
+def test_a_snapshot_without_a_form_is_one_that_compares_everything(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index.dense, "EXACT_UP_TO", 100_000)
+    collection.add(document(number) for number in range(60))
+    collection.close()
+    stamp = tmp_path / "c" / "dense.json"
+    stamp.write_text(json.dumps({k: v for k, v in json.loads(stamp.read_text()).items() if k != "coding"}))
+    assert len(DenseIndex.load(tmp_path / "c", 32, collection.embedder.spec.sha256)) == 60
+    monkeypatch.setattr(index.dense, "EXACT_UP_TO", 20)
+    with Collection.open(tmp_path / "c", WordEmbedder()) as again:
+        assert coding(again) is not None
+        check(again)
+
+
+def test_another_object_takes_over_the_form_that_was_saved(coded: Collection, tmp_path: Path) -> None:
+    coded.add(document(number) for number in range(90))
+    with Collection.open(tmp_path / "coded", WordEmbedder()) as reader:
+        coded.add(document(number) for number in range(90, 200))
+        check(reader)
+        assert coding(reader) == coding(coded)
+        coded.delete(["doc/5"])
+        check(reader)
+
+
+def test_filters_reach_every_chunk_by_codes(coded: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    coded.add(document(number, half=str(number % 2), tenth=str(number % 10)) for number in range(300))
+    assert coding(coded) is not None
+    coded._dense.coding = Coding(300, 8, 0.9)
+    for filters, count in ((Filters(metadata={"half": "1"}), 150), (Filters(metadata={"tenth": "3"}), 30)):
+        with coded._store.reading() as transaction:
+            allowed = transaction.matching(filters)
+            assert allowed is not None
+            assert len(allowed.keys) == count
+            keys, rows = transaction.vectors_of(allowed.keys)
+        query = coded.embedder.embed_queries(QUESTIONS[:1])[0]
+        best = keys[np.argsort(-(rows.astype(np.float32) @ query))[:10]]
+        with coded._store.reading() as transaction:
+            (hits,) = coded._dense.search(query[None], 200, transaction, allowed.keys)
+        assert set(hits.keys.tolist()) <= set(allowed.keys.tolist())
+        assert len(hits.keys) == min(count, 200)
+        assert hits.keys[:10].tolist() == best.tolist()
+
+
+def test_candidates_are_put_in_the_order_of_their_stored_vectors(
+    coded: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer candidates than chunks: each score is the stored one, and most of the ten best are there."""
+    generator = np.random.default_rng(0)
+    coded.add(document(number) for number in range(1500))
+    found, scores = 0, []
+    coded._dense.coding = Coding(1500, 100, 0.9)
+    for _ in range(20):
+        question = " ".join(generator.choice(["water", "kaas", "zon", "boom", "trein", "house"], 2))
+        ids, cosines = brute_force(coded, question, 1500)
+        by_id = dict(zip(ids, cosines, strict=True))
+        hits = coded.search(question, 10, SearchMode.DENSE)
+        scores += [hit.score - by_id[hit.chunk.id] for hit in hits]
+        found += len({hit.chunk.id for hit in hits} & set(ids[:10]))
+    np.testing.assert_allclose(scores, 0, atol=2e-6)
+    assert found >= 150
+
+
+def test_the_depth_is_the_first_with_enough_recall(
+    coded: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coded.add(document(number) for number in range(800))
+    monkeypatch.setattr(index.dense, "DEPTHS", (10, 50, 100, 400, 800))
+    with coded._store.reading() as transaction:
+        measured = coded._dense.reshaped(transaction).coding
+        recalls = {depth: recall_at(transaction, coded, depth) for depth in index.dense.DEPTHS}
+    assert measured is not None
+    assert measured.recall == pytest.approx(recalls[measured.depth], abs=1e-4)
+    assert measured.recall >= index.dense.ENOUGH_RECALL
+    assert all(recalls[depth] < index.dense.ENOUGH_RECALL for depth in recalls if depth < measured.depth)
+
+
+def recall_at(transaction: Transaction, collection: Collection, depth: int) -> float:
+    """Of the trials' ten nearest by brute force, the part that stands among so many candidates."""
+    keys, rows = next(transaction.vectors_after(0))
+    vectors = rows.astype(np.float32)
+    trials = index.dense._trials(vectors)
+    true = keys[np.argsort(-(trials @ vectors.T), axis=1)[:, :10]]
+    collection._dense = collection._dense.reshaped(transaction)
+    found = collection._dense._scan(trials, depth, None)[1]
+    return float(
+        np.mean([len(set(a) & set(b)) / 10 for a, b in zip(true.tolist(), found.tolist(), strict=True)])
+    )

@@ -8,22 +8,30 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from index_fakes import WordEmbedder
 
+import index.dense
+import index.lexical
 from index.collection import Collection
 from index.hits import SearchMode
 
 KILLS = 30
+
+# Chunks from which vectors are kept as codes, and chunks in a part of the lexical index: as the product has
+# them, and so few that killing meets both again and again.
+SIZES = [(100_000, 100_000), (150, 90)]
 
 # Both print a document's id once it is acknowledged. One replaces, adds and deletes as it goes; the other
 # ingests a folder of files.
 WRITE = """
 import sys
 from pathlib import Path
-import index.writer
+import index.dense, index.lexical, index.writer
 from index_fakes import WordEmbedder, document
 from index.collection import Collection
 index.writer.FLUSH_CHUNKS = 8
+index.dense.EXACT_UP_TO, index.lexical.PART_CHUNKS = int(sys.argv[3]), int(sys.argv[4])
 round_number = int(sys.argv[2])
 with Collection.open(Path(sys.argv[1]), WordEmbedder()) as collection:
     print("open", flush=True)
@@ -38,11 +46,12 @@ with Collection.open(Path(sys.argv[1]), WordEmbedder()) as collection:
 INGEST = """
 import sys
 from pathlib import Path
-import index.writer
+import index.dense, index.lexical, index.writer
 from index_fakes import WordEmbedder, document
 from index.collection import Collection
 from index.ingest import ingest
 index.writer.FLUSH_CHUNKS = 8
+index.dense.EXACT_UP_TO, index.lexical.PART_CHUNKS = int(sys.argv[3]), int(sys.argv[4])
 round_number = int(sys.argv[2])
 folder = Path(sys.argv[1]).parent / f"files{round_number}"
 folder.mkdir()
@@ -54,13 +63,18 @@ with Collection.open(Path(sys.argv[1]), WordEmbedder()) as collection:
 """
 
 
-def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sizes", SIZES)
+def test_nothing_acknowledged_is_lost(
+    tmp_path: Path, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index.dense, "EXACT_UP_TO", sizes[0])
+    monkeypatch.setattr(index.lexical, "PART_CHUNKS", sizes[1])
     folder = tmp_path / "c"
     Collection.create(folder, "c", WordEmbedder()).close()
     chance = random.Random(7)
     expected: set[str] = set()
-    for round_number in range(KILLS):
-        acknowledged, deleting = run_and_kill(folder, round_number, chance.randrange(1, 150))
+    for round_number in range(KILLS if sizes == SIZES[0] else KILLS // 2):
+        acknowledged, deleting = run_and_kill(folder, round_number, chance.randrange(1, 150), sizes)
         expected |= acknowledged
         with Collection.open(folder, WordEmbedder()) as collection:
             collection.check()
@@ -70,10 +84,15 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
             check_whole(collection)
 
 
-def run_and_kill(folder: Path, round_number: int, lines: int) -> tuple[set[str], set[str]]:
+def run_and_kill(
+    folder: Path, round_number: int, lines: int, sizes: tuple[int, int]
+) -> tuple[set[str], set[str]]:
     """Kills the writer after so many lines; returns what it acknowledged and what it may have deleted."""
     process = subprocess.Popen(
-        [sys.executable, "-c", INGEST if round_number % 2 else WRITE, str(folder), str(round_number)],
+        [
+            *(sys.executable, "-c", INGEST if round_number % 2 else WRITE),
+            *(str(folder), str(round_number), *map(str, sizes)),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": f"{Path.cwd()}:{Path(__file__).parent}", "PATH": "/usr/bin:/bin"},
@@ -97,6 +116,8 @@ def check_whole(collection: Collection) -> None:
         keys = np.concatenate([keys for keys, _ in transaction.vectors_after(0)] or [np.empty(0, np.int64)])
         chunks = transaction.chunks_by_key(keys.tolist())
         assert len(chunks) == count == len(collection._dense)
+        words = collection._lexical._indexes.values()
+        assert sum(part.searcher().num_docs for part in words) == count
         rows = transaction._connection.execute(
             "SELECT chunk_count, (SELECT count(*) FROM chunks WHERE document_key = documents.key) FROM documents"
         )

@@ -1,11 +1,14 @@
 """tantivy against the formula of BM25, and what it makes of Dutch and English words."""
 
+import random
 from math import log
 from pathlib import Path
 
 import pytest
-from index_fakes import WordEmbedder
+import tantivy
+from index_fakes import WordEmbedder, document
 
+import index.lexical
 from corpus.document import Document
 from index.collection import Collection
 from index.hits import SearchMode
@@ -121,3 +124,109 @@ def test_a_damaged_index_is_built_again(collection: Collection, tmp_path: Path, 
                 file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with Collection.open(tmp_path / "c", WordEmbedder()) as again:
         assert again.search("kaas melk", 5, SearchMode.LEXICAL) == before
+
+
+@pytest.fixture
+def parted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
+    """A collection whose lexical index has a part for each three chunks."""
+    monkeypatch.setattr(index.lexical, "PART_CHUNKS", 3)
+    return Collection.create(tmp_path / "p", "p", WordEmbedder())
+
+
+def found(collection: Collection, question: str) -> dict[str, float]:
+    return {h.chunk.document_id: h.score for h in collection.search(question, 50, SearchMode.LEXICAL)}
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("lexical-*"))
+
+
+def test_words_weigh_the_same_in_every_part(parted: Collection, tmp_path: Path) -> None:
+    """All chunks are equally long here, so that the scores are those of one index, to the digit."""
+    texts = ["kaas brood", "kaas melk", "kaas appel", "vis melk", "kaas vis", "vogel vis", "kaas kaas"]
+    documents = [Document(f"t{n}", "", "und", text, "s", {}, text) for n, text in enumerate(texts)]
+    parted.add(documents)
+    assert len(parts(tmp_path / "p")) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index.lexical, "PART_CHUNKS", 100)
+        whole = Collection.create(tmp_path / "w", "w", WordEmbedder())
+        whole.add(documents)
+    assert len(parts(tmp_path / "w")) == 1
+    for question in ("kaas", "vis melk", "kaas vis vogel", "appel", "xylofoon"):
+        assert found(parted, question) == pytest.approx(found(whole, question), rel=1e-5)
+        assert [hit.chunk.id for hit in parted.search(question, 5)] == [
+            hit.chunk.id for hit in whole.search(question, 5)
+        ]
+
+
+def test_a_deletion_builds_only_its_own_part_again(parted: Collection, tmp_path: Path) -> None:
+    parted.add(document(number, words=5) for number in range(12))
+    before = set(parts(tmp_path / "p"))
+    assert len(before) == 4
+    parted.delete(["doc/4"])
+    after = set(parts(tmp_path / "p"))
+    assert (len(before & after), len(after)) == (3, 4)
+    assert found(parted, "nummer4") == {}
+    for number in (0, 3, 5, 11):
+        assert set(found(parted, f"nummer{number}")) == {f"doc/{number}"}
+
+
+def test_parts_that_shrink_become_one(parted: Collection, tmp_path: Path) -> None:
+    parted.add(document(number, words=5) for number in range(12))
+    parted.delete([f"doc/{number}" for number in range(12) if number % 3])
+    assert len(parts(tmp_path / "p")) == 2
+    parted.delete([f"doc/{number}" for number in range(12)])
+    assert parts(tmp_path / "p") == []
+    parted.add([document(1)])
+    assert set(found(parted, "nummer1")) == {"doc/1"}
+
+
+def test_parts_hold_what_the_store_holds_whatever_comes_and_goes(parted: Collection, tmp_path: Path) -> None:
+    chance = random.Random(3)
+    there: dict[int, int] = {}
+    for step in range(25):
+        for number in chance.sample(range(40), chance.randrange(1, 8)):
+            there[number] = step
+            parted.add([document(number, words=5, seed=step)])
+        gone = chance.sample(sorted(there), min(len(there), chance.randrange(0, 4)))
+        parted.delete([f"doc/{number}" for number in gone])
+        there = {number: seed for number, seed in there.items() if number not in gone}
+        for number in chance.sample(range(40), 5):
+            assert set(found(parted, f"nummer{number}")) == ({f"doc/{number}"} if number in there else set())
+    terms = sorted(
+        term
+        for part in parts(tmp_path / "p")
+        for term, _ in tantivy.Index.open(str(part)).searcher().terms_with_prefix("nl", "nummer")
+    )
+    assert terms == sorted(f"nummer{number}" for number in there)
+    with Collection.open(tmp_path / "p", WordEmbedder()) as again:
+        assert found(again, "versie3 water") == pytest.approx(found(parted, "versie3 water"))
+
+
+def test_an_index_of_one_folder_is_built_again(collection: Collection, tmp_path: Path) -> None:
+    """As an earlier version wrote it."""
+    before = found(collection, "kaas melk")
+    collection.close()
+    stamp = tmp_path / "c" / "lexical.json"
+    (folder,) = parts(tmp_path / "c")
+    stamp.write_text(
+        f'{{"folder": "{folder.name}", "generation": 5, "last_key": 5, "has_deleted": false, "analysis": 1}}'
+    )
+    with Collection.open(tmp_path / "c", WordEmbedder()) as again:
+        assert found(again, "kaas melk") == before
+    assert parts(tmp_path / "c") != [folder]
+
+
+def test_what_a_killed_process_did_not_say_is_not_there_twice(parted: Collection, tmp_path: Path) -> None:
+    parted.add(document(number, words=5) for number in range(4))
+    stamp = tmp_path / "p" / "lexical.json"
+    before = stamp.read_text()
+    parted.add(document(number, words=5) for number in (4, 5, 6))  # two in the last part, one in a new one
+    parted.close()
+    stamp.write_text(before)
+    with Collection.open(tmp_path / "p", WordEmbedder()) as again:
+        again.delete(["doc/5"])
+        held = [index.searcher().num_docs for index in again._lexical._indexes.values()]
+        assert sum(held) == 6
+        assert set(found(again, "water kaas versie0")) == {f"doc/{n}" for n in (0, 1, 2, 3, 4, 6)}
+        assert len(parts(tmp_path / "p")) == len(held)
