@@ -122,14 +122,19 @@ class DenseIndex:
         return _is_outgrown(self.coding, len(self) if count is None else count)
 
     def reshaped(self, transaction: Transaction) -> "DenseIndex":
-        """Another index in the form that fits the store now, built from it in a bounded amount of memory."""
-        other = DenseIndex(self.dimension)
-        if transaction.chunk_count() > EXACT_UP_TO:
-            other._index, other.coding = _fit(transaction, self.dimension)
-            other._stand_at(transaction)
+        """Another index in the form that fits the store now; see `built`."""
+        return self.built(transaction, self.dimension, exact=transaction.chunk_count() <= EXACT_UP_TO)
+
+    @classmethod
+    def built(cls, transaction: Transaction, dimension: int, *, exact: bool) -> "DenseIndex":
+        """From all that the store has; besides the index itself it takes a bounded amount of memory."""
+        index = cls(dimension)
+        if exact:
+            index.catch_up(transaction)
         else:
-            other.catch_up(transaction)
-        return other
+            index._index, index.coding = _fit(transaction, dimension)
+            index._stand_at(transaction)
+        return index
 
     def has_better_saved(self, folder: Path) -> bool:
         """Whether the folder's snapshot is of a form that this index has outgrown its own for."""

@@ -36,7 +36,7 @@ from corpus.errors import (
 from index.embedder import Vectors
 from index.hits import Filters
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_MS = 10_000
 SQL_VARIABLES = 900
 """SQLite takes at least 999 variables a statement."""
@@ -82,6 +82,8 @@ MIGRATIONS: dict[int, str] = {
     );
     INSERT INTO meta VALUES ('generation', '0');
     """,
+    # In a row the metadata lies behind the text, all of whose pages would be read to filter by it.
+    2: "CREATE INDEX documents_by_metadata ON documents (language, metadata);",
 }
 """What turns version n - 1 into version n."""
 
@@ -190,7 +192,7 @@ class Store:
                 f"{path} was written by a newer Vraagbaak (schema {version}, this one knows {SCHEMA_VERSION}); "
                 "upgrade Vraagbaak"
             )
-        if version < SCHEMA_VERSION:
+        if version < SCHEMA_VERSION and not store.read_only:
             store.migrate()
         return store
 
@@ -206,13 +208,24 @@ class Store:
         return int(self._connection().execute("PRAGMA user_version").fetchone()[0])
 
     def migrate(self) -> None:
-        """Brings the schema to the newest version, each step in its own transaction."""
+        """Brings the schema to the newest version, all steps in one transaction.
+
+        On a read-only disk version 1 is read as it is: the second is only faster.
+        """
         connection = self._connection()
         with self._errors():
-            for version in range(self.version() + 1, SCHEMA_VERSION + 1):
-                connection.executescript(
-                    f"BEGIN IMMEDIATE; {MIGRATIONS[version]} PRAGMA user_version = {version}; COMMIT;"
-                )
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                # Asked inside: another process may have done it meanwhile.
+                for version in range(self.version() + 1, SCHEMA_VERSION + 1):
+                    for statement in MIGRATIONS[version].split(";"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {version}")
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
 
     def close(self) -> None:
         """Closes every thread's connection."""

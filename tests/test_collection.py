@@ -208,6 +208,61 @@ def test_the_schema_is_migrated_or_refused_by_version(collection: Collection, fo
         Collection.open(folder, WordEmbedder())
 
 
+def make_version_1(folder: Path) -> None:
+    connection = sqlite3.connect(folder / DATABASE)
+    connection.executescript("DROP INDEX documents_by_metadata; PRAGMA user_version = 1;")
+    connection.close()
+
+
+def test_a_collection_of_version_1_is_migrated(collection: Collection, folder: Path) -> None:
+    collection.add(document(number, year=str(number % 2)) for number in range(6))
+    collection.close()
+    make_version_1(folder)
+    with Collection.open(folder, WordEmbedder()) as again:
+        assert again._store.version() == 2
+        assert ids(again, filters=Filters(metadata={"year": "1"})) == {"doc/1", "doc/3", "doc/5"}
+        plan = again._store._connection().execute(
+            "EXPLAIN QUERY PLAN SELECT key FROM documents WHERE EXISTS (SELECT 1 FROM json_each(metadata))"
+        )
+        assert "COVERING INDEX documents_by_metadata" in str(plan.fetchall())
+
+
+def test_a_collection_of_version_1_that_cannot_be_written_is_read_as_it_is(
+    collection: Collection, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection.add(document(number) for number in range(3))
+    collection.close()
+    make_version_1(folder)
+    version = Store.version
+
+    def refused(store: Store) -> int:
+        if not store.read_only:
+            raise sqlite3.OperationalError("unable to open database file")
+        return version(store)
+
+    monkeypatch.setattr(Store, "version", refused)
+    with Collection.open(folder, WordEmbedder()) as reader:
+        assert ids(reader) == {"doc/0", "doc/1", "doc/2"}
+
+
+def test_filters_that_let_everything_through_filter_nothing(collection: Collection) -> None:
+    collection.add(document(number, half=str(number % 2), words=200) for number in range(10))
+    collection.delete(["doc/4"])
+    collection.add([document(3, seed=1, words=300, half="1")])
+    with collection._store.reading() as transaction:
+        assert transaction.matching(Filters(languages=frozenset({"nl"}))) is None
+        nothing = transaction.matching(Filters(languages=frozenset({"en"})))
+        assert nothing is not None
+        assert (len(nothing.keys), list(nothing.documents)) == (0, [])
+        half = transaction.matching(Filters(metadata={"half": "1"}))
+        assert half is not None
+        rows = transaction._connection.execute(
+            "SELECT chunks.key FROM chunks JOIN documents ON documents.key = document_key "
+            "WHERE json_extract(metadata, '$.half') = '1' ORDER BY 1"
+        )
+        assert half.keys.tolist() == [row[0] for row in rows]
+
+
 def test_a_document_that_is_replaced_meanwhile_is_found_in_one_of_its_forms(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
