@@ -12,6 +12,7 @@ stands about as far from what it was made of as a law's neighbouring passages st
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import os
@@ -152,7 +153,8 @@ def copier(vectors: Vectors, seed: int) -> Callable[[int], Vectors]:
         at += count
         one, other = generator.integers(0, len(vectors), (2, count))
         moved = vectors[places] + SHIFT * (vectors[one] - vectors[other])
-        return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+        copied: Vectors = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+        return copied
 
     return copies
 
@@ -191,11 +193,10 @@ def fill(folder: Path, sample: Sample, count: int) -> None:
     Collection.create(folder, "scale", embedder).close()
     store = Store.open(folder / DATABASE)
     documents = _documents(sample, count)
-    numbers = iter(range(count))
-    while some := [document for document, _ in zip(documents, range(DOCUMENTS_A_TRANSACTION), strict=False)]:
+    while some := list(itertools.islice(documents, DOCUMENTS_A_TRANSACTION)):
         with store.writing() as transaction:
             for document in some:
-                chunks = _chunks(document, numbers)
+                chunks = _chunks(document)
                 transaction.insert(
                     document, chunks, embedder.embed_passages([c.text for c in chunks]), Origin()
                 )
@@ -218,10 +219,9 @@ def _documents(sample: Sample, count: int) -> Iterator[Document]:
         yield Document(f"d/{number}", "", "nl", "\n".join(passages), "scale", half, str(number))
 
 
-def _chunks(document: Document, numbers: Iterator[int]) -> list[Chunk]:
+def _chunks(document: Document) -> list[Chunk]:
     chunks, start = [], 0
     for ordinal, text in enumerate(document.text.split("\n")):
-        next(numbers)
         end = start + len(text)
         chunks.append(Chunk(f"{document.id}#{ordinal}", document.id, ordinal, start, end, text, ""))
         start = end + 1

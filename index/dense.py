@@ -35,7 +35,7 @@ REFIT_AT_TIMES = 4
 """The codes are made anew once there are this many times the chunks that they were fitted on."""
 
 FIT_ROWS = 20_000
-DEPTHS = (200, 400, 800, 1600, 3200)
+DEPTHS = (200, 300, 400, 500, 600, 800, 1200, 1600, 2400, 3200)
 """How many candidates may be compared again; the first with enough recall is taken."""
 
 RECALL_AT = 10

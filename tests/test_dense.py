@@ -177,6 +177,11 @@ def test_filters_reach_every_chunk_by_codes(coded: Collection, monkeypatch: pyte
         assert set(hits.keys.tolist()) <= set(allowed.keys.tolist())
         assert len(hits.keys) == min(count, 200)
         assert hits.keys[:10].tolist() == best.tolist()
+        with coded._store.reading() as transaction:
+            (some,) = coded._dense.search(query[None], 12, transaction, allowed.keys)  # of 24 candidates
+        assert set(some.keys.tolist()) <= set(allowed.keys.tolist())
+        assert len(some.keys) == 12
+        assert len({*some.keys[:10].tolist()} & {*best.tolist()}) >= 7
 
 
 def test_candidates_are_put_in_the_order_of_their_stored_vectors(

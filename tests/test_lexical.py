@@ -225,6 +225,7 @@ def test_what_a_killed_process_did_not_say_is_not_there_twice(parted: Collection
     parted.close()
     stamp.write_text(before)
     with Collection.open(tmp_path / "p", WordEmbedder()) as again:
+        assert sorted(index.searcher().num_docs for index in again._lexical._indexes.values()) == [1, 3, 3]
         again.delete(["doc/5"])
         held = [index.searcher().num_docs for index in again._lexical._indexes.values()]
         assert sum(held) == 6
