@@ -73,7 +73,7 @@ class ModelSize:
         return self.layers * self.layer_weights
 
 
-def measure_limits(threads: int = 0, repeats: int = 5) -> MachineLimits:
+def measure_limits(threads: int = 0, repeats: int = 10) -> MachineLimits:
     """Matrix products and reads of a large block; `threads` of torch are left as they are where it is 0."""
     import torch
 

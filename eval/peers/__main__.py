@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--envs", type=Path, required=True, help="folder for the peers' virtual environments (about 3 GB)")
     add("--corpus", type=Path, nargs="+", required=True, help="files and folders to ingest")
-    add("--set", type=Path, required=True, help="evaluation set, for its questions")
+    add("--set", type=Path, nargs="+", required=True, help="evaluation sets, for their questions")
     add("--job", choices=["ask", "ingest", "both"], default="both")
     add("--peers", nargs="+", choices=PEERS, default=list(PEERS))
     add("--questions", type=int, default=20, help="questions asked")
@@ -123,7 +123,7 @@ def _ask_job(
     with ExitStack() as stack:
         workers = _start(stack, options, config, list(pythons), pythons)
         passages = fill(workers, file)
-        cases = (case.question for case in read_cases(options.set))
+        cases = (case.question for file in options.set for case in read_cases(file))
         decode = _decoder(Path(config["reader"]))
         count, new_tokens = options.questions, options.new_tokens
         questions = long_answers(workers[0], cases, count, new_tokens, decode, _tell)

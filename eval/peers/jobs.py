@@ -8,17 +8,26 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from corpus.document import Document
 from corpus.errors import EvaluationError
 from eval.peers.environments import GENERATION_ONLY
-from eval.peers.process import Worker
 
 OURS = "vraagbaak"
 _MARKER = re.compile(r"\s*\[?\d\]\s*|\s*\[$")
 
 Told = Callable[[str], None]
+
+
+class System(Protocol):
+    """The part of a worker that the jobs need; tests pass a fake."""
+
+    name: str
+
+    def call(self, do: str, **arguments: Any) -> Any:
+        """The result of one of its methods."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ class Question:
 
 
 def ask_rounds(
-    workers: Sequence[Worker], questions: Sequence[Question], told: Told
+    workers: Sequence[System], questions: Sequence[Question], told: Told
 ) -> dict[str, list[Answered]]:
     """Each question to each system; a first round that warms them up isn't counted."""
     for worker in workers:
@@ -71,7 +80,7 @@ def ask_rounds(
     return answered
 
 
-def ingest_rounds(workers: Sequence[Worker], files: Sequence[Path], told: Told) -> dict[str, list[Ingested]]:
+def ingest_rounds(workers: Sequence[System], files: Sequence[Path], told: Told) -> dict[str, list[Ingested]]:
     """Each file's documents into a new index of each system; the first file also warms them up."""
     ours = _ours(workers)
     cuts = [ours.call("cut", file=str(file)) for file in files]
@@ -85,7 +94,7 @@ def ingest_rounds(workers: Sequence[Worker], files: Sequence[Path], told: Told) 
     return ingested
 
 
-def fill(workers: Sequence[Worker], file: Path) -> int:
+def fill(workers: Sequence[System], file: Path) -> int:
     """The same passages in every system's index; returns how many."""
     cut = _ours(workers).call("cut", file=str(file))
     for worker in workers:
@@ -95,7 +104,7 @@ def fill(workers: Sequence[Worker], file: Path) -> int:
 
 
 def long_answers(
-    ours: Worker,
+    ours: System,
     questions: Iterable[str],
     count: int,
     new_tokens: int,
@@ -153,7 +162,7 @@ def _lines(documents: Iterator[Document], characters: int) -> Iterator[str]:
         yield json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def _ask(worker: Worker, question: Question) -> Answered:
+def _ask(worker: System, question: Question) -> Answered:
     answer = worker.call(
         "ask", question=question.text, prompt=question.prompt, prompt_ids=question.prompt_ids
     )
@@ -168,15 +177,15 @@ def _ask(worker: Worker, question: Question) -> Answered:
     )
 
 
-def _ingest(worker: Worker, file: Path, cut: Mapping[str, Any]) -> Ingested:
+def _ingest(worker: System, file: Path, cut: Mapping[str, Any]) -> Ingested:
     took = worker.call("ingest", passages=cut["passages"], file=str(file))
     return Ingested(len(cut["passages"]), cut["tokens"], took["seconds"], took["embed_s"])
 
 
-def _ours(workers: Sequence[Worker]) -> Worker:
+def _ours(workers: Sequence[System]) -> System:
     return next(worker for worker in workers if worker.name == OURS)
 
 
-def _rotated(workers: Sequence[Worker], number: int) -> list[Worker]:
+def _rotated(workers: Sequence[System], number: int) -> list[System]:
     first = number % len(workers)
     return [*workers[first:], *workers[:first]]
