@@ -5,6 +5,7 @@ and typing errors answer at once.
 """
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -367,4 +368,15 @@ _mount("api.cli_serve", serve="serve", keys="keys_app")
 
 def main() -> None:
     """The console script's entry."""
+    _wait_briefly()
     app()
+
+
+def _wait_briefly() -> None:
+    """Has OpenMP's threads sleep soon when they wait for each other; must be set before torch is loaded.
+
+    By default they spin for milliseconds, and a second busy program then makes every product a hundred times
+    slower. Whoever sets one of the two variables knows better.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")

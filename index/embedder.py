@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from tokenizers import Tokenizer
 
+    from index.encoder import Encoder
+
 Vectors = NDArray[np.float32]
 """Shape (n, dimension); every row has unit length."""
 
@@ -57,7 +59,7 @@ class Embedder(Protocol):
 
 
 class SentenceTransformerEmbedder:
-    """Any sentence-transformers model. Load it with `load_embedder`."""
+    """Any other sentence-transformers model. Load it with `load_embedder`."""
 
     def __init__(self, model: "SentenceTransformer", spec: EmbedderSpec, batch_tokens: int = 4096) -> None:
         self.spec = spec
@@ -123,19 +125,59 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     return batches
 
 
+class EncoderEmbedder:
+    """The bundled model over `index.encoder`. Safe to use from several threads."""
+
+    def __init__(
+        self, encoder: "Encoder", tokenizer: "Tokenizer", spec: EmbedderSpec, batch_tokens: int = 2048
+    ) -> None:
+        self.spec = spec
+        self._encoder = encoder
+        self._tokenizer = tokenizer
+        self._batch_tokens = batch_tokens
+
+    def embed_queries(self, questions: Sequence[str]) -> Vectors:
+        """Unit vectors of shape (len(questions), dimension)."""
+        return self._embed([self.spec.query_prefix + question for question in questions], None)
+
+    def embed_passages(
+        self, passages: Sequence[str], on_progress: Callable[[int], None] | None = None
+    ) -> Vectors:
+        """Unit vectors of shape (len(passages), dimension); what is past the model's length is cut off."""
+        return self._embed([self.spec.passage_prefix + passage for passage in passages], on_progress)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without prefix and special tokens."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encoded]
+
+    def _embed(self, texts: Sequence[str], on_progress: Callable[[int], None] | None) -> Vectors:
+        token_ids = [self._cut(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        vectors = np.empty((len(texts), self.spec.dimension), np.float32)
+        for batch in _batches([len(ids) for ids in token_ids], self._batch_tokens):
+            vectors[batch] = self._encoder.embed([token_ids[place] for place in batch])
+            if on_progress is not None:
+                on_progress(len(batch))
+        return vectors
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        """At most as many tokens as the model takes, its end token last."""
+        return ids if len(ids) <= self.spec.max_tokens else [*ids[: self.spec.max_tokens - 1], ids[-1]]
+
+
 class LazyEmbedder:
     """A model whose spec is known beforehand and that is loaded when something is first embedded or counted.
 
     Listing, deleting, backing up and searching by words then cost no loading.
     """
 
-    def __init__(self, spec: EmbedderSpec, load: Callable[[], SentenceTransformerEmbedder]) -> None:
+    def __init__(self, spec: EmbedderSpec, load: Callable[[], Embedder]) -> None:
         self.spec = spec
         self._load = load
-        self._loaded: SentenceTransformerEmbedder | None = None
+        self._loaded: Embedder | None = None
         self._lock = threading.Lock()
 
-    def load(self) -> SentenceTransformerEmbedder:
+    def load(self) -> Embedder:
         """The model itself; raises ModelError where it isn't what its spec says."""
         with self._lock:
             if self._loaded is None:
@@ -177,24 +219,48 @@ def load_embedder(
         sha256 = EMBEDDER.source.sha256
         spec = EmbedderSpec(EMBEDDER.title, sha256, 384, 512, "query: ", "passage: ", "mean")
 
-        def load() -> SentenceTransformerEmbedder:
-            return _load(str(ensure_embedder(home, on_progress)), EMBEDDER.title, sha256, threads)
+        def load() -> Embedder:
+            return _load_bundled(ensure_embedder(home, on_progress), spec, threads)
 
         return LazyEmbedder(spec, load)
     folder = Path(name).expanduser()
     return _load(str(folder) if folder.is_dir() else name, name, None, threads)
 
 
+def _load_bundled(folder: Path, spec: EmbedderSpec, threads: int | None) -> Embedder:
+    from tokenizers import Tokenizer
+
+    from index.encoder import load_encoder
+
+    _set_threads(threads)
+    encoder = load_encoder(folder, compute_dtype())
+    if encoder is None:
+        raise ModelError(f"{folder} isn't the bundled embedding model; remove it and fetch the models anew")
+    try:
+        text = (folder / "tokenizer.json").read_text("utf-8")
+    except OSError as error:
+        raise ModelError(f"the embedding model {folder} can't be loaded: {error}; fetch it anew") from error
+    tokenizer = Tokenizer.from_str(text)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return EncoderEmbedder(encoder, tokenizer, spec)
+
+
+def _set_threads(threads: int | None) -> None:
+    """Torch and faiss each bring an OpenMP of their own, and both take all cores unless told."""
+    if threads:
+        import faiss
+        import torch
+
+        torch.set_num_threads(threads)
+        faiss.omp_set_num_threads(threads)
+
+
 def _load(path: str, model_id: str, sha256: str | None, threads: int | None) -> SentenceTransformerEmbedder:
-    import faiss
-    import torch
     import transformers
     from sentence_transformers import SentenceTransformer
 
-    if threads:
-        # Each brings an OpenMP of its own, and both take all cores unless told.
-        torch.set_num_threads(threads)
-        faiss.omp_set_num_threads(threads)
+    _set_threads(threads)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:

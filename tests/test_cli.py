@@ -173,3 +173,19 @@ def test_a_source_leads_to_the_file_from_anywhere(home: Path, tmp_path: Path) ->
     with store.reading() as transaction:
         assert transaction.document("a.txt").source == str(tmp_path / "a.txt")
     store.close()
+
+
+def test_waiting_threads_sleep_soon_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from api.cli import _wait_briefly
+
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    _wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    _wait_briefly()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    _wait_briefly()
+    assert "GOMP_SPINCOUNT" not in os.environ
