@@ -76,8 +76,10 @@ class _Linear:
         import torch
 
         if self._packed is not None:
-            after = ("gelu", [], "none") if self._gelu else ("none", [], "")
-            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, *after)
+            after, how = ("gelu", "none") if self._gelu else ("none", "")
+            product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+                rows, self._packed, self._bias, after, [], how
+            )
             return product
         product = torch.nn.functional.linear(rows, self._weight, self._bias)
         return torch.nn.functional.gelu(product) if self._gelu else product

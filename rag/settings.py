@@ -195,7 +195,9 @@ class Settings(BaseSettings):
         "time to the wait of the last.",
     )
     serve_search_queue_length: int = Field(
-        256, ge=0, description="Searches that may wait; the next is refused. Each place adds one search's time likewise."
+        256,
+        ge=0,
+        description="Searches that may wait; the next is refused. Each place adds one search's time.",
     )
     serve_deadline_s: float = Field(
         60.0, ge=1, description="Most seconds for one request, waiting included; past it the caller gets 504."
@@ -233,9 +235,7 @@ class Settings(BaseSettings):
     serve_log_content: bool = Field(
         False, description="Whether questions and answers are written to the log, where others may read them."
     )
-    serve_traces: bool = Field(
-        False, description="OpenTelemetry traces by stage; needs vraagbaak[traces]."
-    )
+    serve_traces: bool = Field(False, description="OpenTelemetry traces by stage; needs vraagbaak[traces].")
 
     @classmethod
     def settings_customise_sources(
