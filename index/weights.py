@@ -186,6 +186,7 @@ def materialise(
                 with _quiet():
                     build(data, partial, step)
                 step(f"recording {model.title}", 0.95)
+                _let_all_read(partial)
                 _write_manifest(partial, model, key)
                 partial.rename(folder)
             finally:
@@ -275,6 +276,13 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, dict[str, str | int]]]:
     if not isinstance(manifest, dict):
         raise ModelError(f"{folder / MANIFEST} is damaged; delete {folder} and run 'vraagbaak models fetch'")
     return manifest
+
+
+def _let_all_read(folder: Path) -> None:
+    """safetensors writes for the owner alone, but a service often runs as another user than who fetched."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
 
 
 def _write_manifest(folder: Path, model: BundledModel, key: str) -> None:

@@ -196,3 +196,13 @@ def test_vectors_do_not_depend_on_the_batch(models_home: Path) -> None:
     for text, row in zip(texts, together, strict=True):
         alone = embedder.embed_passages([text])[0]
         assert float(alone @ row) > 0.999
+
+
+def test_what_was_made_can_be_read_by_every_user(tmp_path: Path) -> None:
+    from index.weights import _let_all_read
+
+    path = tmp_path / "1_Pooling" / "model.safetensors"
+    path.parent.mkdir()
+    path.touch(0o600)
+    _let_all_read(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o644
