@@ -279,7 +279,7 @@ def _read_manifest(folder: Path) -> dict[str, dict[str, dict[str, str | int]]]:
 
 
 def _let_all_read(folder: Path) -> None:
-    """safetensors writes for the owner alone, but a service often runs as another user than who fetched."""
+    """The weights are written for their owner alone, but a service often runs as another user than who fetched."""
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(0o644)
