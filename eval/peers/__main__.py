@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--new-tokens", type=int, default=25, help="tokens that each writes")
     add("--top-k", type=int, default=5, help="passages that each searches")
     add("--threads", type=int, default=os.cpu_count() or 1, help="threads of each system")
+    add("--dtype", choices=["bfloat16", "float32"], help="what the peers compute in; the processor's best")
     add("--save", type=Path, help="folder to write results to, as <commit>/peers-<job>.json")
     return parser
 
@@ -87,7 +88,7 @@ def _config(options: argparse.Namespace) -> dict[str, Any]:
     home = load_settings().home
     return {
         "threads": options.threads,
-        "dtype": compute_dtype_name(),
+        "dtype": options.dtype or compute_dtype_name(),
         "home": str(home),
         "embedder": str(ensure_embedder(home)),
         "reader": str(ensure_generator(home, bundled_adapter())),
