@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corpus.errors import ModelError
+from index.vocabulary import tokenizer_in_background
 from rag.answers import Style
 from rag.calibration import Calibration, ReaderCard, read_card
 from rag.language_model import LanguageModel, NextToken, Session
@@ -236,16 +237,11 @@ def load_reader_folder(
     computes in it, else float32. `plain` takes transformers' own forward pass where the faster one of
     `rag.gemma` could be used, for comparing the two.
     """
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
     is_local = Path(folder).is_dir()
     if isinstance(folder, Path) and not is_local:
         raise ModelError(f"there is no model folder {folder}; check the setting 'generator'")
-    chosen = _dtype(dtype)
     card = read_card(Path(folder)) if is_local else ReaderCard()
-    model, codec, name = _load(folder, card.format, chosen, plain)
+    model, codec, name = _load(folder, card.format, dtype, threads, plain)
     return CausalReader(
         model,
         codec,
@@ -257,7 +253,7 @@ def load_reader_folder(
 
 
 def _load(
-    folder: str | Path, named_format: str, dtype: "torch.dtype", plain: bool
+    folder: str | Path, named_format: str, dtype: str, threads: int, plain: bool
 ) -> tuple[LanguageModel, TokenCodec, str]:
     """Model, tokenizer and the name of the format: the card's, or what the tokenizer has a template for."""
     from rag.gemma import read_shape
@@ -265,11 +261,23 @@ def _load(
 
     shape = None if plain else read_shape(Path(folder))
     if shape is not None and named_format != "chat" and not has_chat_template(Path(folder)):
-        return *load_gemma(Path(folder), shape, dtype), named_format or "few-shot"
+        # Begun before torch is imported, which takes a second.
+        with tokenizer_in_background(Path(folder)) as tokenizer:
+            gemma, own_codec = load_gemma(Path(folder), shape, _set_up_torch(dtype, threads), tokenizer)
+        return gemma, own_codec, named_format or "few-shot"
     from rag.transformers_model import load_transformers
 
-    model, codec, has_template = load_transformers(folder, dtype)
+    model, codec, has_template = load_transformers(folder, _set_up_torch(dtype, threads))
     return model, codec, named_format or ("chat" if has_template else "few-shot")
+
+
+def _set_up_torch(dtype: str, threads: int) -> "torch.dtype":
+    """Imports it, sets its threads, and says what to compute in."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    return _dtype(dtype)
 
 
 def _dtype(name: str) -> "torch.dtype":
