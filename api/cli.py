@@ -368,15 +368,19 @@ _mount("api.cli_serve", serve="serve", keys="keys_app")
 
 def main() -> None:
     """The console script's entry."""
-    _wait_briefly()
+    _set_defaults()
     app()
 
 
-def _wait_briefly() -> None:
-    """Has OpenMP's threads sleep soon when they wait for each other; must be set before torch is loaded.
+def _set_defaults() -> None:
+    """Sets what OpenMP and oneDNN read from the environment once, when torch is loaded.
 
-    By default they spin for milliseconds, and a second busy program then makes every product a hundred times
-    slower. Whoever sets one of the two variables knows better.
+    Whoever sets one of the variables knows better. OpenMP's threads should sleep soon when they wait for each
+    other: by default they spin for milliseconds, and a second busy program then makes every product a hundred
+    times slower. And by default oneDNN and what calls it keep the code that they make for 1,024 shapes each, and
+    each length of a prompt is some new ones: memory would grow by 7 MiB an answer.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for variable in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(variable, "16")

@@ -83,9 +83,7 @@ class GemmaLogits:
 
 
 class GemmaSession:
-    """A `Session` over one cache for all rows."""
-
-    can_cut_back = True
+    """A `ReversibleSession` over one cache for all rows."""
 
     def __init__(
         self, decoder: GemmaDecoder, head: Head, cache: KeyValues, last_hidden: "torch.Tensor"
@@ -108,7 +106,7 @@ class GemmaSession:
         return [[NextToken(logits, row * count + place) for place in range(count)] for row in range(rows)]
 
     def cut_back(self, count: int) -> None:
-        """See `Session`."""
+        """See `ReversibleSession`."""
         self._cache.lengths = [length - count for length in self._cache.lengths]
 
     def keep_rows(self, rows: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ from corpus.errors import ModelError
 from index.vocabulary import tokenizer_in_background
 from rag.answers import Style
 from rag.calibration import Calibration, ReaderCard, read_card
-from rag.language_model import LanguageModel, NextToken, Session
+from rag.language_model import LanguageModel, NextToken, ReversibleSession, Session
 from rag.lookup import PromptLookup
 from rag.prompts import Prompt, PromptFormat, TokenCodec, format_named
 from rag.reading import Reading, ReadingListener, ReadRequest
@@ -95,12 +95,27 @@ class CausalReader:
 
     def _write_one(self, row: _Row, listener: ReadingListener | None) -> None:
         session = self._model.begin([row.prompt], self._limits.new_tokens(row.request.style) + _GUESSES)
-        lookup = PromptLookup(row.prompt.token_ids) if session.can_cut_back else None
+        if isinstance(session, ReversibleSession):
+            self._write_guessing(row, session, listener)
+            return
+        (place,) = session.first()
+        while self._take(row, place, listener):
+            ((place,),) = session.extend([row.generated[-1:]])
+
+    def _take(self, row: _Row, place: NextToken, listener: ReadingListener | None) -> bool:
+        """Takes the row's next token and tells of it; returns whether there is more to write."""
+        is_finished = self._advance(row, place)
+        return _goes_on(self._format, row, listener) and not is_finished
+
+    def _write_guessing(
+        self, row: _Row, session: ReversibleSession, listener: ReadingListener | None
+    ) -> None:
+        """Reads a few guessed tokens with each that was written, and keeps those that it would have written."""
+        lookup = PromptLookup(row.prompt.token_ids)
         places, guesses = session.first(), list[int]()
         while True:
             for number, place in enumerate(places):
-                is_finished = self._advance(row, place)
-                if not _goes_on(self._format, row, listener) or is_finished:
+                if not self._take(row, place, listener):
                     return
                 if number < len(guesses) and row.generated[-1] != guesses[number]:
                     session.cut_back(len(guesses) - number)
@@ -108,10 +123,8 @@ class CausalReader:
             guesses = self._guess(row, lookup)
             places = session.extend([[row.generated[-1], *guesses]])[0]
 
-    def _guess(self, row: _Row, lookup: PromptLookup | None) -> list[int]:
+    def _guess(self, row: _Row, lookup: PromptLookup) -> list[int]:
         """Tokens that the model will probably write next; a marker's last part is known for sure."""
-        if lookup is None:
-            return []
         allowed = self._format.allowed(row.prompt, row.generated)
         if allowed is not None:
             return list(allowed) if len(allowed) == 1 else []

@@ -176,16 +176,32 @@ def test_a_source_leads_to_the_file_from_anywhere(home: Path, tmp_path: Path) ->
 
 
 def test_waiting_threads_sleep_soon_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    from api.cli import _wait_briefly
+    from api.cli import _set_defaults
 
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    _wait_briefly()
+    _set_defaults()
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    _wait_briefly()
+    _set_defaults()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
     monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    _wait_briefly()
+    _set_defaults()
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_every_command_keeps_few_shapes_unless_told_otherwise() -> None:
+    script = """
+import os, sys
+from unittest.mock import patch
+from api import cli
+seen = {}
+with patch.object(cli, "app", lambda: seen.update(os.environ, torch="torch" in sys.modules)):
+    cli.main()
+print(seen["torch"], seen["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], seen["LRU_CACHE_CAPACITY"])
+"""
+    environment = {**os.environ, "LRU_CACHE_CAPACITY": "99"}
+    environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["False", "16", "99"], done.stderr

@@ -16,6 +16,7 @@ from rag.calibration import Calibration
 from rag.gemma import GemmaDecoder, shape_of
 from rag.gemma_model import GemmaModel, TokenizerCodec
 from rag.generator import CausalReader, ReaderLimits, computes_in_bfloat16, load_reader_folder
+from rag.language_model import ReversibleSession
 from rag.prompts import Prompt
 from rag.reading import Claim, ReadRequest
 from rag.transformers_model import HuggingFaceCodec, TransformersModel
@@ -288,6 +289,14 @@ def test_a_cache_that_is_too_small_is_an_error() -> None:
     decoder = decoder_of(tiny_model())
     with pytest.raises(ModelError, match="12 tokens don't fit a cache for 10"):
         decoder.forward(torch.tensor([list(range(12))]), decoder.new_cache(10))
+
+
+def test_only_a_session_that_can_be_cut_back_is_given_guesses() -> None:
+    request = raw(20)
+    prompt = RawFormat().render(request, 4096)
+    for kind, is_reversible in (("own", True), ("gemma3", False), ("llama", False)):
+        session = computed_by(kind)[1].begin([prompt], 8)
+        assert isinstance(session, ReversibleSession) is is_reversible
 
 
 def test_guessing_changes_only_how_often_the_model_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
