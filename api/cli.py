@@ -4,8 +4,10 @@ Only typer is imported up here; whatever is heavy is imported by the command tha
 and typing errors answer at once.
 """
 
+import atexit
 import importlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -369,7 +371,25 @@ _mount("api.cli_serve", serve="serve", keys="keys_app")
 def main() -> None:
     """The console script's entry."""
     _set_defaults()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if sys.argv[1:2] in (["ask"], ["search"]) and isinstance(end.code, int):
+            _leave(end.code)
+        raise
+
+
+def _leave(status: int) -> None:
+    """Ends the process without taking it apart first, which keeps the shell waiting after the answer for half a
+    second: torch and the tokenizers are freed piece by piece. What is registered for the end is still done.
+    """
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):  # nobody reads on, or the stream is closed: the usual end knows what to do
+        return
+    os._exit(status)
 
 
 def _set_defaults() -> None:

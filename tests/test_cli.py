@@ -205,3 +205,50 @@ print(seen["torch"], seen["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], seen["LRU_CACHE_CA
     environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["False", "16", "99"], done.stderr
+
+
+@pytest.mark.parametrize(("command", "is_taken_apart"), [("ask", False), ("search", False), ("serve", True)])
+def test_after_an_answer_the_process_ends_at_once(command: str, is_taken_apart: bool) -> None:
+    script = """
+import atexit, sys
+from unittest.mock import patch
+from api import cli
+
+class Model:
+    def __del__(self):
+        print("taken apart")
+
+def app():
+    print("answer")
+    sys.exit(3)
+
+model = Model()
+atexit.register(print, "tidied")
+with patch.object(cli, "app", app):
+    cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script, command], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    expected = ["answer", "tidied", "taken apart"] if is_taken_apart else ["answer", "tidied"]
+    assert done.stdout.splitlines() == expected
+
+
+def test_an_answer_that_nobody_reads_ends_quietly() -> None:
+    script = """
+import os, sys
+from unittest.mock import patch
+from api import cli
+from api.console import exits_on_error
+
+def app():
+    with exits_on_error():
+        print("answer", flush=True)
+
+reading, writing = os.pipe()
+os.close(reading)
+os.dup2(writing, 1)
+with patch.object(cli, "app", app):
+    cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script, "search"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
