@@ -250,5 +250,8 @@ os.dup2(writing, 1)
 with patch.object(cli, "app", app):
     cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", script, "search"], capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else Python's own last flush makes the status 120
+    done = subprocess.run(
+        [sys.executable, "-c", script, "search"], capture_output=True, text=True, env=environment
+    )
     assert (done.returncode, done.stderr) == (0, "")
