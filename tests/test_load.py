@@ -1,5 +1,6 @@
 """The load measurements count right, on fakes and on a service with fake models."""
 
+import asyncio
 import json
 import sys
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from httpcore import AsyncHTTPConnection
 
 from api.config import ServiceConfig
 from corpus.errors import EvaluationError
@@ -23,6 +25,7 @@ from eval.load import (
     percentile,
     questions_from,
     rows_of,
+    search_load,
     table,
 )
 from eval.serving import MemoryWatch, check_is_here, chunks_in, put, served
@@ -85,6 +88,22 @@ def test_searches_at_once_are_all_answered(live: Live) -> None:
     assert report.figures["chunks"] >= 30
     assert report.errors == {}
     assert report.memory_mib
+
+
+def test_a_searcher_costs_no_more_where_there_are_many(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at = 0
+    has_expired = AsyncHTTPConnection.has_expired
+
+    def count(connection: AsyncHTTPConnection) -> bool:
+        nonlocal looked_at
+        looked_at += 1
+        return has_expired(connection)
+
+    # A pool that all share looks at each of its connections for each request.
+    monkeypatch.setattr(AsyncHTTPConnection, "has_expired", count)
+    samples = asyncio.run(search_load(live.url, "load", 30, 90, questions_from(None, 1)))
+    assert [sample.status for sample in samples] == [200] * 90
+    assert looked_at <= 4 * len(samples)
 
 
 def test_asking_more_than_it_can_serve_is_told_apart(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
