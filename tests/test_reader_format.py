@@ -38,12 +38,15 @@ def request(*texts: str, language: str = "nl", style: Style = Style.SHORT) -> Re
     return ReadRequest("Wat kost het?", language, passages, style)
 
 
-def test_the_prompt_shows_passages_then_the_question_and_opens_a_marker(codec: WordCodec) -> None:
+def test_the_prompt_shows_the_question_before_and_after_the_passages_and_opens_a_marker(
+    codec: WordCodec,
+) -> None:
     made = ReadRequest(
         "Wat kost\nhet?", "nl", (passage(1, "Het kost 5 euro.", "Paspoort", "Prijs › 2026"),), Style.SHORT
     )
     prompt = ReaderFormat(codec).render(made, 500)
     assert codec.decode(prompt.token_ids) == (
+        "Vraag: Wat kost het?\n\n"
         "[1] Paspoort › Prijs › 2026\nHet kost 5 euro.\n\nVraag: Wat kost het?\nKort antwoord: ["
     )
     assert prompt.token_ids[0] == codec.bos_id
@@ -61,7 +64,9 @@ def test_the_prompt_shows_passages_then_the_question_and_opens_a_marker(codec: W
 )
 def test_the_cue_names_language_and_style(codec: WordCodec, language: str, style: Style, cue: str) -> None:
     prompt = ReaderFormat(codec).render(request("Vijf euro.", language=language, style=style), 500)
-    assert codec.decode(prompt.token_ids).endswith("\n\n" + cue)
+    text = codec.decode(prompt.token_ids)
+    assert text.endswith("\n\n" + cue)
+    assert text.startswith(cue.splitlines()[0] + "\n\n[1] ")
 
 
 def test_a_marker_inside_a_passage_is_not_one(codec: WordCodec) -> None:

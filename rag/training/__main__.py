@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from index.weights import ensure_generator
 from rag.answers import Style
+from rag.generator import load_reader_folder
 from rag.training.calibrate import expected_calibration_error, fit, is_right, raw_confidence, reliability
-from rag.training.codec import folder_codec
 from rag.training.evaluate import Outcome, dev_sets, evaluate_set, read_outcomes, write_outcomes
 from rag.training.export import ADAPTER_FOLDER, export_adapter, write_calibration
 from rag.training.lora import LoraShape
@@ -90,16 +90,10 @@ def evaluate_command(
     threads: int = 2,
 ) -> None:
     """Answer the dev questions greedily, keep every outcome, and print the figures."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(threads)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
-    loaded.eval()
-    codec = folder_codec(model)
+    reader = load_reader_folder(model, threads=threads)
     for dev in dev_sets(shared, embedder, run, style, limit):
         path = run / f"outcomes-{dev.name}-{style.value}.jsonl"
-        _print_summary(write_outcomes(evaluate_set(loaded, codec, dev), path), 0.5)
+        _print_summary(write_outcomes(evaluate_set(reader, dev), path), 0.5)
 
 
 @app.command("calibrate")

@@ -36,7 +36,10 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Posed:
-    """A question in one context; no sentences means that the reader should abstain."""
+    """A question in one context; no sentences means that the reader should abstain.
+
+    `about` is the number of the passage that it was asked about, 0 where that isn't among them.
+    """
 
     id: str
     kind: Kind
@@ -44,6 +47,7 @@ class Posed:
     language: Language
     style: Style
     sentences: tuple[CitedSentence, ...]
+    about: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,19 @@ class Context:
 
     passages: tuple[Shown, ...]
     questions: tuple[Posed, ...]
+
+    def narrowed(self, posed: Posed, count: int, rng: random.Random) -> tuple[tuple[Shown, ...], Posed]:
+        """At most `count` of the passages in random order, the one asked about among them, and the question
+        with its numbers among these.
+        """
+        others = [number for number in range(1, len(self.passages) + 1) if number != posed.about]
+        kept = ([posed.about] if posed.about else []) + rng.sample(others, len(others))
+        kept = kept[:count]
+        rng.shuffle(kept)
+        place = {number: index for index, number in enumerate(kept, start=1)}
+        sentences = tuple(CitedSentence(place[s.number], s.text) for s in posed.sentences)
+        shown = tuple(self.passages[number - 1] for number in kept)
+        return shown, replace(posed, sentences=sentences, about=place.get(posed.about, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +91,8 @@ class DrawConfig:
 
 
 PAIRS = DrawConfig(Kind.PAIRS, 16, missing_share=0.12)
-SQUAD = DrawConfig(Kind.SQUAD, 24, keep_unanswerable=0.6, missing_share=0.03, outside_share=0.1)
+WRITTEN = DrawConfig(Kind.WRITTEN, 16, missing_share=0.08)
+SQUAD = DrawConfig(Kind.SQUAD, 24, keep_unanswerable=0.8, missing_share=0.03, outside_share=0.1)
 POLICY = DrawConfig(Kind.POLICY, 12, missing_share=0.2, outside_share=0.0)
 
 
@@ -165,7 +183,7 @@ class Drawer:
             for i, q in taken
             if q.proof is None or _holds(crops[i], q.proof)
         ]
-        posed += [replace(pose(q, 1, rng, config.style), sentences=()) for q in missing]
+        posed += [replace(pose(q, 1, rng, config.style), sentences=(), about=0) for q in missing]
         rng.shuffle(posed)
         return Context(tuple(shown), tuple(posed))
 
@@ -271,7 +289,7 @@ def pose(asked: Asked, number: int, rng: random.Random, forced: Style | None = N
             style = Style.FULL
         elif not asked.full:
             style = Style.SHORT
-    elif asked.kind is not Kind.PAIRS:
+    elif asked.kind in {Kind.SQUAD, Kind.POLICY}:
         style = Style.SHORT
     return Posed(
         asked.id,
@@ -280,6 +298,7 @@ def pose(asked: Asked, number: int, rng: random.Random, forced: Style | None = N
         asked.language,
         style,
         cited(asked, number, style),
+        number,
     )
 
 

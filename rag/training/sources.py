@@ -39,6 +39,7 @@ class Kind(StrEnum):
     """Where a question comes from; decides how often it is trained."""
 
     PAIRS = "pairs"
+    WRITTEN = "written"
     SQUAD = "squad2"
     POLICY = "policyqa"
 
@@ -207,7 +208,7 @@ def _add_written(
 
 
 def _asked_of_written(record: dict[str, Any], text: str, offset: int) -> Asked:
-    base = (record["id"], Kind.PAIRS, record["question"], record["language"])
+    base = (record["id"], Kind.WRITTEN, record["question"], record["language"])
     if not record["answerable"]:
         return Asked(*base)
     start, end = (position - offset for position in record["evidence"])
