@@ -85,6 +85,13 @@ class CausalReader:
         """How requests are put to the model."""
         return self._format
 
+    def with_format(self, make: Callable[[TokenCodec], PromptFormat]) -> "CausalReader":
+        """The same model and tokenizer behind another format, without a calibration."""
+        other = make(self._codec)
+        return CausalReader(
+            self._model, self._codec, other, self._limits, reader_id=f"{self._id}+{other.name}"
+        )
+
     def read(self, request: ReadRequest, listener: ReadingListener | None = None) -> Reading:
         """See `Reader.read`."""
         row = _Row(0, request, self._format.render(request, self._limits.prompt_tokens))

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from corpus.errors import EvalSetError, MissingPathError, ModelError
 from eval.injection import SET
+from eval.metrics import roc_auc
 from index.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
 from rag.answers import Style
 from rag.calibration import CARD, Calibration, read_card
 from rag.reader_format import ABSTAIN_TOKEN, ReaderFormat
-from rag.reading import ReadRequest
+from rag.reading import Claim, ReadRequest
 from rag.training.calibrate import (
     Fitted,
     best_threshold,
@@ -28,6 +29,7 @@ from rag.training.calibrate import (
     reliability,
     risk_coverage_curve,
 )
+from rag.training.citing_last import CitingLastFormat
 from rag.training.contexts import (
     PAIRS,
     Context,
@@ -45,7 +47,6 @@ from rag.training.orders import OrderBook, read_orders, with_order
 from rag.training.packing import Example, encode_example, take_pack, to_tensors
 from rag.training.sources import Asked, Kind, Source, Span, guess_language, read_sources
 from rag.training.train import ADAPTER, CHECKPOINT, TrainConfig, learning_rate
-from rag.training.validate import roc_auc
 
 
 def asked(name: str, short: str, text: str, *, full: str = "") -> Asked:
@@ -559,3 +560,25 @@ def test_reliability_and_risk() -> None:
     curve = dict(risk_coverage_curve(confidence, right))
     assert curve[0.5] == 0.0
     assert curve[1.0] == 0.25
+
+
+# The other format
+
+
+def test_citing_last_writes_the_marker_after_the_span() -> None:
+    codec = codec_of()
+    context = first_context()
+    posed = next(q for q in context.questions if q.sentences and q.style is Style.SHORT)
+    first = encode_example(context.passages, posed, codec)
+    last = encode_example(context.passages, posed, codec, is_citing_last=True)
+    (sentence,) = posed.sentences
+    assert first.prompt_ids[: len(last.prompt_ids)] == last.prompt_ids
+    assert codec.decode(last.target_ids) == f" {sentence.text} [{sentence.number}]"
+    form = CitingLastFormat(codec)
+    passages = tuple(as_passage(number, shown) for number, shown in enumerate(context.passages, start=1))
+    prompt = form.render(ReadRequest(posed.question, posed.language, passages, posed.style), 10**6)
+    assert prompt.token_ids == last.prompt_ids
+    assert form.parse(prompt, last.target_ids) == (Claim(sentence.text, (sentence.number,)),)
+    assert form.is_finished(prompt, last.target_ids[:-1])
+    assert not form.is_finished(prompt, last.target_ids[:-2])
+    assert form.parse(prompt, [form.abstain_token_id or 0]) == ()

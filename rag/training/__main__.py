@@ -11,6 +11,7 @@ from index.weights import ensure_generator
 from rag.answers import Style
 from rag.generator import load_reader_folder
 from rag.training.calibrate import expected_calibration_error, fit, is_right, raw_confidence, reliability
+from rag.training.citing_last import CitingLastFormat
 from rag.training.evaluate import Outcome, dev_sets, evaluate_set, read_outcomes, write_outcomes
 from rag.training.export import ADAPTER_FOLDER, export_adapter, write_calibration
 from rag.training.lora import LoraShape
@@ -88,9 +89,12 @@ def evaluate_command(
     style: Style = Style.SHORT,
     limit: Annotated[int, typer.Option(help="Questions a set, at least.")] = 10**9,
     threads: int = 2,
+    citing_last: Annotated[bool, typer.Option(help="The model was trained on the other format.")] = False,
 ) -> None:
     """Answer the dev questions greedily, keep every outcome, and print the figures."""
     reader = load_reader_folder(model, threads=threads)
+    if citing_last:
+        reader = reader.with_format(CitingLastFormat)
     for dev in dev_sets(shared, embedder, run, style, limit):
         path = run / f"outcomes-{dev.name}-{style.value}.jsonl"
         _print_summary(write_outcomes(evaluate_set(reader, dev), path), 0.5)

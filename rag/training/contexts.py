@@ -92,6 +92,7 @@ class DrawConfig:
 
 PAIRS = DrawConfig(Kind.PAIRS, 16, missing_share=0.12)
 WRITTEN = DrawConfig(Kind.WRITTEN, 16, missing_share=0.08)
+OWN = DrawConfig(Kind.OWN, 16, missing_share=0.05, outside_share=0.5)
 SQUAD = DrawConfig(Kind.SQUAD, 24, keep_unanswerable=0.8, missing_share=0.03, outside_share=0.1)
 POLICY = DrawConfig(Kind.POLICY, 12, missing_share=0.2, outside_share=0.0)
 

@@ -13,15 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag.prompts import TokenCodec, as_data
+from rag.prompts import TokenCodec
 from rag.reader_format import (
-    ABSTAIN_TOKEN,
-    CitedSentence,
     leading_ids,
     passage_text,
     question_ids,
     target_ids,
 )
+from rag.training import citing_last
 from rag.training.contexts import Posed, Shown
 
 if TYPE_CHECKING:
@@ -62,20 +61,20 @@ class PackTensors:
 
 
 def encode_example(
-    passages: Sequence[Shown], posed: Posed, codec: TokenCodec, citing_last: bool = False
+    passages: Sequence[Shown], posed: Posed, codec: TokenCodec, is_citing_last: bool = False
 ) -> Example:
     """The tokens of a question over its passages, as `ReaderFormat.render` makes them, and of its answer.
 
-    `citing_last` puts each marker after its sentence, for comparing the two formats.
+    `is_citing_last` puts each marker after its sentence, for comparing the two formats.
     """
     ids = [] if codec.bos_id is None else [codec.bos_id]
     ids += leading_ids(codec, posed.question, posed.language)
     for number, shown in enumerate(passages, start=1):
         ids += codec.encode(passage_text(number, shown.title, "", shown.text))
     prompt = question_ids(codec, posed.question, posed.language, posed.style)
-    if citing_last:
-        prompt = prompt[: -len(codec.encode(" ["))]
-        target = citing_last_ids(codec, posed.sentences, min(codec.eos_ids))
+    if is_citing_last:
+        prompt = citing_last.prompt_ids(codec, prompt)
+        target = citing_last.target_ids(codec, posed.sentences, min(codec.eos_ids))
     else:
         target = target_ids(codec, posed.sentences, min(codec.eos_ids))
     return Example((*ids, *prompt), tuple(target))
@@ -94,20 +93,6 @@ def take_pack(waiting: list[Example], max_tokens: int) -> list[Example]:
             left.append(example)
     waiting[:] = left
     return taken
-
-
-def citing_last_ids(codec: TokenCodec, sentences: Sequence[CitedSentence], eos_id: int) -> list[int]:
-    """The target with each marker after its sentence; abstaining is the same single token."""
-    if not sentences:
-        return [codec.token_id(ABSTAIN_TOKEN), eos_id]
-    ids: list[int] = []
-    for sentence in sentences:
-        ids += (
-            codec.encode(f" {as_data(sentence.text)}")
-            + codec.encode(" [")
-            + codec.encode(f"{sentence.number}]")
-        )
-    return [*ids, eos_id]
 
 
 def to_tensors(examples: Sequence[Example], sliding_window: int) -> PackTensors:

@@ -16,6 +16,7 @@ from typing import Any
 from rag.prompts import TokenCodec
 from rag.training.codec import folder_codec
 from rag.training.contexts import (
+    OWN,
     PAIRS,
     POLICY,
     SQUAD,
@@ -46,6 +47,7 @@ _BUFFERED = 200
 _CONFIGS: dict[Kind, DrawConfig] = {
     Kind.PAIRS: PAIRS,
     Kind.WRITTEN: WRITTEN,
+    Kind.OWN: OWN,
     Kind.SQUAD: SQUAD,
     Kind.POLICY: POLICY,
 }
@@ -83,7 +85,7 @@ class TrainConfig:
     citing_last: bool = False
     start_from: Path | None = None
     mixture: dict[str, float] = field(
-        default_factory=lambda: {"pairs": 0.3, "written": 0.35, "squad2": 0.3, "policyqa": 0.05}
+        default_factory=lambda: {"pairs": 0.27, "written": 0.3, "own": 0.13, "squad2": 0.26, "policyqa": 0.04}
     )
 
 
