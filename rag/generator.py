@@ -119,9 +119,10 @@ class CausalReader:
         if lookup is None:
             return []
         allowed = self._format.allowed(row.prompt, row.generated)
-        if allowed is not None:
-            return list(allowed) if len(allowed) == 1 else []
-        return lookup.guess(row.generated, _GUESSES)
+        if allowed is not None and len(allowed) == 1:
+            return list(allowed)
+        guesses = lookup.guess(row.generated, _GUESSES)
+        return guesses if allowed is None or guesses[:1] and guesses[0] in allowed else []
 
     def read_batch(
         self,

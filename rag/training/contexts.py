@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus import sentences
-from corpus.document import Language
+from corpus.document import UNDETERMINED, Language
 from rag.answers import Style
 from rag.reader_format import CitedSentence
 from rag.training.sources import Asked, Kind, Source, Span
@@ -32,6 +32,7 @@ class Shown:
     key: str
     title: str
     text: str
+    language: Language = UNDETERMINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,7 @@ class Drawer:
                     source.key,
                     title,
                     source.text[crops[index].start : crops[index].end],
+                    source.language,
                 )
             )
         numbers = {index: number for number, index in enumerate(chosen, start=1)}

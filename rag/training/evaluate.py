@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from corpus.document import UNDETERMINED, Chunk, Language
+from corpus.document import Chunk, Language
 from eval.metrics import answer_f1
 from index.hits import Hit
 from rag.answers import Passage, Style
@@ -121,7 +121,7 @@ def evaluate_set(reader: CausalReader, dev: DevSet) -> Iterator[Outcome]:
 def as_passage(number: int, shown: Shown) -> Passage:
     """A passage of a context as a reader gets it."""
     chunk = Chunk("", shown.key, 0, 0, len(shown.text), shown.text)
-    return Passage(number, Hit(chunk, 0.0), shown.title, "", UNDETERMINED)
+    return Passage(number, Hit(chunk, 0.0), shown.title, "", shown.language)
 
 
 def _outcome(posed: Posed, reading: Reading, dev: DevSet) -> Outcome:
