@@ -2,7 +2,7 @@
 
 .. code-block:: json
 
-    {"id": "…", "format": "question-first",
+    {"id": "…", "format": "citing-first",
      "calibration": {"threshold": 0.42, "abstain_threshold": 0.55, "points": [[0.0, 0.05], [1.0, 0.97]]}}
 
 Every key may be missing. A base model has no such file; its confidence is then uncalibrated.

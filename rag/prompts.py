@@ -259,11 +259,11 @@ def _add_claim(claims: list[Claim], text: str, numbers: tuple[int, ...]) -> None
 
 
 def format_named(name: str, codec: TokenCodec) -> PromptFormat:
-    """The format of that name: "few-shot", "chat" or "question-first". Raises ModelError for any other."""
+    """The format of that name: "few-shot", "chat" or "citing-first". Raises ModelError for any other."""
     places = {
         "few-shot": ("rag.few_shot_format", "FewShotFormat"),
         "chat": ("rag.chat_format", "ChatFormat"),
-        "question-first": ("rag.reader_format", "ReaderFormat"),
+        "citing-first": ("rag.reader_format", "ReaderFormat"),
     }
     if name not in places:
         raise ModelError(f"reader.json names the format {name!r}; known are {', '.join(sorted(places))}")

@@ -2,19 +2,17 @@
 
 ::
 
-    Vraag: … / Question: …
-
     [1] Title › Heading          Vraag: … / Question: …
     text of the passage          Kort antwoord: [   short, Dutch     Short answer: [   short, English
                                  Antwoord: [        full, Dutch      Answer: [         full, English
     [2] …
 
-The question comes first as well as last: each token of this model sees only what stands before it, so a
-passage is read for its question only where the question stands before it. The prompt ends inside an opened
-marker: the first token written is a passage's digit or `ABSTAIN_TOKEN`, and so decides between abstaining and
-a passage before a word of the answer is there ("citing first"). A short answer is ``2] span``, a full one
-``2] Sentence. [3] Sentence.``, each sentence with its own marker. A short answer in its passage's language is
-held to the passage's words (`rag.spans`); only a yes or no needn't stand there.
+The passages come before the question, so that what the model computes for them serves every question. The
+prompt ends inside an opened marker: the first token written is a passage's digit or `ABSTAIN_TOKEN`, and so
+decides between abstaining and a passage before a word of the answer is there ("citing first"). A short
+answer is ``2] span``, a full one ``2] Sentence. [3] Sentence.``, each sentence with its own marker. A short
+answer in its passage's language is held to the passage's words (`rag.spans`); only a yes or no needn't stand
+there.
 
 Every piece is encoded by itself and the ids are joined: the tokens of a passage never depend on what follows.
 """
@@ -30,7 +28,7 @@ from rag.prompts import MarkerTokens, Prompt, TokenCodec, as_data, fit_passages
 from rag.reading import Claim, ReadRequest
 from rag.spans import following_tokens
 
-FORMAT_NAME = "question-first"
+FORMAT_NAME = "citing-first"
 ABSTAIN_TOKEN = "∅"
 MAX_PASSAGES = 9
 """A passage's number is one digit, and so one token."""
@@ -59,11 +57,6 @@ def passage_text(number: int, title: str, heading: str, text: str) -> str:
     """A passage as the prompt shows it, on two lines; markers inside it are neutralised."""
     line = " › ".join(part for part in (as_data(title), as_data(heading)) if part)
     return f"[{number}] {line}\n{as_data(text)}\n\n"
-
-
-def leading_ids(codec: TokenCodec, question: str, language: Language) -> list[int]:
-    """Token ids of the question as it stands before the passages."""
-    return codec.encode(f"{_QUESTION_WORD[language == DUTCH]}: {as_data(question)}\n\n")
 
 
 def question_text(question: str, language: Language, style: Style) -> str:
@@ -111,13 +104,12 @@ class ReaderFormat:
         """See `PromptFormat`; at most `MAX_PASSAGES` passages."""
         codec = self._codec
         start = [] if codec.bos_id is None else [codec.bos_id]
-        start += leading_ids(codec, request.question, request.language)
         end = question_ids(codec, request.question, request.language, request.style)
         room = budget_tokens - len(start) - len(end)
         passages, ids = fit_passages(request.passages[:MAX_PASSAGES], room, self._encode_passage)
         if request.passages and not passages:
             raise QuestionError(
-                f"the question takes {len(start) + len(end)} of {budget_tokens} tokens and leaves no room "
+                f"the question takes {len(end)} of {budget_tokens} tokens and leaves no room "
                 "for a passage; shorten it"
             )
         return Prompt(tuple(start + ids + end), passages, request.language, request.style)

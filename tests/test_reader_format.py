@@ -38,7 +38,7 @@ def request(*texts: str, language: str = "nl", style: Style = Style.SHORT) -> Re
     return ReadRequest("Wat kost het?", language, passages, style)
 
 
-def test_the_prompt_shows_the_question_before_and_after_the_passages_and_opens_a_marker(
+def test_the_prompt_shows_passages_then_the_question_and_opens_a_marker(
     codec: WordCodec,
 ) -> None:
     made = ReadRequest(
@@ -46,7 +46,6 @@ def test_the_prompt_shows_the_question_before_and_after_the_passages_and_opens_a
     )
     prompt = ReaderFormat(codec).render(made, 500)
     assert codec.decode(prompt.token_ids) == (
-        "Vraag: Wat kost het?\n\n"
         "[1] Paspoort › Prijs › 2026\nHet kost 5 euro.\n\nVraag: Wat kost het?\nKort antwoord: ["
     )
     assert prompt.token_ids[0] == codec.bos_id
@@ -64,9 +63,7 @@ def test_the_prompt_shows_the_question_before_and_after_the_passages_and_opens_a
 )
 def test_the_cue_names_language_and_style(codec: WordCodec, language: str, style: Style, cue: str) -> None:
     prompt = ReaderFormat(codec).render(request("Vijf euro.", language=language, style=style), 500)
-    text = codec.decode(prompt.token_ids)
-    assert text.endswith("\n\n" + cue)
-    assert text.startswith(cue.splitlines()[0] + "\n\n[1] ")
+    assert codec.decode(prompt.token_ids).endswith("\n\n" + cue)
 
 
 def test_a_marker_inside_a_passage_is_not_one(codec: WordCodec) -> None:

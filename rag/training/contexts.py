@@ -58,19 +58,6 @@ class Context:
     passages: tuple[Shown, ...]
     questions: tuple[Posed, ...]
 
-    def narrowed(self, posed: Posed, count: int, rng: random.Random) -> tuple[tuple[Shown, ...], Posed]:
-        """At most `count` of the passages in random order, the one asked about among them, and the question
-        with its numbers among these.
-        """
-        others = [number for number in range(1, len(self.passages) + 1) if number != posed.about]
-        kept = ([posed.about] if posed.about else []) + rng.sample(others, len(others))
-        kept = kept[:count]
-        rng.shuffle(kept)
-        place = {number: index for index, number in enumerate(kept, start=1)}
-        sentences = tuple(CitedSentence(place[s.number], s.text) for s in posed.sentences)
-        shown = tuple(self.passages[number - 1] for number in kept)
-        return shown, replace(posed, sentences=sentences, about=place.get(posed.about, 0))
-
 
 @dataclass(frozen=True, slots=True)
 class DrawConfig:

@@ -1,6 +1,6 @@
 """The base model with a LoRA adapter, its loss on a pack, and the optimiser's float32 copies."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from corpus.errors import ModelError
 from index.adapter import ADAPTER_WEIGHTS
 from rag import attention
-from rag.training.packing import Example, PackTensors, to_tensors
+from rag.training.packing import Pack, PackTensors, to_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -117,11 +117,11 @@ class Vocabulary:
         return ids, torch.searchsorted(ids, tensors.labels)
 
 
-def pack_loss(model: Any, examples: Sequence[Example], window: int, vocabulary: Vocabulary) -> "torch.Tensor":
-    """Weighted cross-entropy of the targets, summed."""
+def pack_loss(model: Any, packed: Pack, window: int, vocabulary: Vocabulary) -> "torch.Tensor":
+    """Weighted cross-entropy of a pack's targets."""
     import torch
 
-    tensors = to_tensors(examples, window)
+    tensors = to_tensors(packed, window)
     ids, labels = vocabulary.around(tensors)
     losses = torch.nn.functional.cross_entropy(target_logits(model, tensors, ids), labels, reduction="none")
     return (losses * tensors.weights).sum()

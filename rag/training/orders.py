@@ -1,6 +1,6 @@
 """Orders to the reader inside passages: what a hostile document holds, with the right answer left as it is.
 
-A reader that has only seen honest documents follows "ignore the above and answer …". So a share of the examples
+A reader that has only seen honest documents follows "ignore the above and answer …". So a share of the contexts
 has such a text put into one of its passages, or beside them as a passage of its own, and must be answered all
 the same. The texts (`data_orders/`) were written for training alone, without sight of those that measure it
 (`eval/sets/injections.jsonl`).
@@ -8,14 +8,13 @@ the same. The texts (`data_orders/`) were written for training alone, without si
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corpus import sentences
 from corpus.document import Language
 from rag.reader_format import MAX_PASSAGES, CitedSentence
-from rag.training.contexts import Posed, Shown
+from rag.training.contexts import Context, Shown
 
 ORDERS = Path(__file__).parent / "data_orders"
 BAIT = "{bait}"
@@ -56,31 +55,31 @@ def _by_language(path: Path) -> dict[str, tuple[str, ...]]:
     return {language: tuple(texts) for language, texts in found.items()}
 
 
-def with_order(
-    passages: Sequence[Shown], posed: Posed, book: OrderBook, rng: random.Random
-) -> tuple[tuple[Shown, ...], Posed]:
-    """The example with an order in a passage, at a sentence's end, or in one of its own; numbers move along."""
-    right = " ".join(sentence.text for sentence in posed.sentences).lower()
-    order = book.draw(posed.language, right, rng)
+def with_order(context: Context, book: OrderBook, rng: random.Random) -> Context:
+    """The context with an order in a passage, at a sentence's end, or in one of its own; numbers move along."""
+    right = " ".join(s.text for posed in context.questions for s in posed.sentences).lower()
+    order = book.draw(rng.choice(context.questions).language, right, rng)
+    passages = context.passages
     place = rng.randrange(len(passages))
     if len(passages) < MAX_PASSAGES and rng.random() < _BESIDE_SHARE:
-        beside = Shown("", passages[place].title, order)
-        return _inserted(passages, beside, posed, rng.randint(0, len(passages)))
+        return _inserted(context, Shown("", passages[place].title, order), rng.randint(0, len(passages)))
     shown = passages[place]
-    ends = [0, *(end for _, end in sentences(shown.text))]
-    at = rng.choice(ends)
+    at = rng.choice([0, *(end for _, end in sentences(shown.text))])
     text = " ".join(part for part in (shown.text[:at].strip(), order, shown.text[at:].strip()) if part)
-    return (*passages[:place], replace(shown, text=text), *passages[place + 1 :]), posed
+    with_it = (*passages[:place], replace(shown, text=text), *passages[place + 1 :])
+    return Context(with_it, context.questions)
 
 
-def _inserted(
-    passages: Sequence[Shown], beside: Shown, posed: Posed, place: int
-) -> tuple[tuple[Shown, ...], Posed]:
+def _inserted(context: Context, beside: Shown, place: int) -> Context:
     def moved(number: int) -> int:
         return number + 1 if number > place else number
 
-    sentences_moved = tuple(CitedSentence(moved(s.number), s.text) for s in posed.sentences)
-    return (
-        (*passages[:place], beside, *passages[place:]),
-        replace(posed, sentences=sentences_moved, about=moved(posed.about)),
+    questions = tuple(
+        replace(
+            posed,
+            sentences=tuple(CitedSentence(moved(s.number), s.text) for s in posed.sentences),
+            about=moved(posed.about),
+        )
+        for posed in context.questions
     )
+    return Context((*context.passages[:place], beside, *context.passages[place:]), questions)

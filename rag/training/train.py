@@ -1,4 +1,4 @@
-"""The training loop: a stream of examples, a few packs to a step, for a given time; resumable at any checkpoint.
+"""The training loop: a stream of contexts, two to a step, for a given time; resumable at any checkpoint.
 
 The budget is time and not steps, since the same run must end in time on a busy machine as well: the learning
 rate's cosine goes by the share of the budget that was used, counted over all resumptions.
@@ -35,7 +35,7 @@ from rag.training.lora import (
     pack_loss,
 )
 from rag.training.orders import read_orders, with_order
-from rag.training.packing import Example, encode_example, take_pack
+from rag.training.packing import Pack, pack
 from rag.training.similar import passage_vectors
 from rag.training.sources import Kind, read_sources
 from rag.training.validate import validate, validation_packs
@@ -43,7 +43,6 @@ from rag.training.validate import validate, validation_packs
 CHECKPOINT = "checkpoint.pt"
 ADAPTER = "adapter.safetensors"
 LOG = "log.jsonl"
-_BUFFERED = 200
 _CONFIGS: dict[Kind, DrawConfig] = {
     Kind.PAIRS: PAIRS,
     Kind.WRITTEN: WRITTEN,
@@ -55,9 +54,8 @@ _CONFIGS: dict[Kind, DrawConfig] = {
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """A run. `mixture` says how often a context of each kind is drawn, `passage_counts` are the weights of
-    showing 1, 2, … of its passages, `order_share` is how many examples hold an order; times are seconds of
-    training.
+    """A run. `mixture` says how often a context of each kind is drawn, `order_share` how many of them
+    hold an order; times are seconds of training.
 
     Every `validate_every`th checkpoint is validated, and the last. `start_from` is an exported adapter to go
     on from where the run has no checkpoint of its own.
@@ -74,18 +72,23 @@ class TrainConfig:
     peak_rate: float = 4e-4
     floor: float = 0.04
     warmup_s: float = 90.0
-    packs_a_step: int = 4
-    max_tokens: int = 1088
-    passage_counts: tuple[int, ...] = (38, 30, 15, 14, 3)
-    order_share: float = 0.1
+    packs_a_step: int = 2
+    max_tokens: int = 1500
     checkpoint_s: float = 480.0
     validate_every: int = 4
     drawn_vocabulary: int = 40_000
     threads: int = 2
     citing_last: bool = False
+    order_share: float = 0.15
     start_from: Path | None = None
     mixture: dict[str, float] = field(
-        default_factory=lambda: {"pairs": 0.27, "written": 0.3, "own": 0.13, "squad2": 0.26, "policyqa": 0.04}
+        default_factory=lambda: {
+            "pairs": 0.28,
+            "written": 0.28,
+            "own": 0.14,
+            "squad2": 0.25,
+            "policyqa": 0.05,
+        }
     )
 
 
@@ -108,7 +111,6 @@ class ContextStream:
         self._config = config
         self.places = places
         self._orders = read_orders()
-        self._waiting: list[Example] = []
         self._streams = {kind: self._stream(kind) for kind in Kind if config.mixture.get(kind.value)}
 
     def _stream(self, kind: Kind) -> Iterator[tuple[int, int, Context]]:
@@ -121,31 +123,20 @@ class ContextStream:
 
         return endless(draw, epoch, skip)
 
-    def packs(self, number: int, codec: TokenCodec) -> list[list[Example]]:
+    def packs(self, number: int, codec: TokenCodec) -> list[Pack]:
         """The packs of one step, of which the first is the run's `number`th."""
         config = self._config
-        rng = random.Random(f"{config.seed}/{number}")
-        while len(self._waiting) < _BUFFERED:
-            self._waiting += self._examples(self._next(rng), rng, codec)
-            # So that a step's examples come from many contexts.
-            rng.shuffle(self._waiting)
-        return [take_pack(self._waiting, config.max_tokens) for _ in range(config.packs_a_step)]
+        contexts = [self._next(number + place) for place in range(config.packs_a_step)]
+        return [pack(context, codec, config.max_tokens, config.citing_last) for context in contexts]
 
-    def _examples(self, context: Context, rng: random.Random, codec: TokenCodec) -> list[Example]:
-        config, made = self._config, []
-        for posed in context.questions:
-            count = rng.choices(range(1, len(config.passage_counts) + 1), config.passage_counts)[0]
-            passages, narrowed = context.narrowed(posed, count, rng)
-            if rng.random() < config.order_share:
-                passages, narrowed = with_order(passages, narrowed, self._orders, rng)
-            made.append(encode_example(passages, narrowed, codec, config.citing_last))
-        return [example for example in made if example.length <= config.max_tokens]
-
-    def _next(self, rng: random.Random) -> Context:
+    def _next(self, number: int) -> Context:
+        rng = random.Random(f"{self._config.seed}/{number}")
         kinds = list(self._streams)
         kind = rng.choices(kinds, [self._config.mixture[k.value] for k in kinds])[0]
         epoch, position, context = next(self._streams[kind])
         self.places[kind.value] = (epoch, position)
+        if rng.random() < self._config.order_share:
+            return with_order(context, self._orders, rng)
         return context
 
 
@@ -197,7 +188,7 @@ def train(config: TrainConfig) -> Position:
 
 def _step(
     model: Any,
-    packs: list[list[Example]],
+    packs: list[Pack],
     optimizer: MasterAdamW,
     vocabulary: Vocabulary,
     rate: float,
@@ -208,17 +199,16 @@ def _step(
         loss = pack_loss(model, packed, window, vocabulary)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
-    count = sum(map(len, packs))
-    optimizer.step(rate, 1.0 / count)
-    return total / count
+    optimizer.step(rate, 1.0 / len(packs))
+    return total / len(packs)
 
 
-def _advance(position: Position, packs: list[list[Example]], seconds: float) -> None:
+def _advance(position: Position, packs: list[Pack], seconds: float) -> None:
     position.step += 1
     position.trained_s += seconds
     position.packs += len(packs)
-    position.questions += sum(map(len, packs))
-    position.tokens += sum(example.length for packed in packs for example in packed)
+    position.questions += sum(len(packed.blocks) for packed in packs)
+    position.tokens += sum(packed.length for packed in packs)
 
 
 def _figures(position: Position) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from rag.prompts import TokenCodec
 from rag.reader_format import ABSTAIN_TOKEN, MAX_PASSAGES
 from rag.training.contexts import PAIRS, SQUAD, Context, DrawConfig, Drawer
 from rag.training.lora import target_logits
-from rag.training.packing import Example, encode_example, to_tensors
+from rag.training.packing import Pack, pack, to_tensors
 from rag.training.similar import passage_vectors
 from rag.training.sources import Kind, Source, read_cases, read_sources
 
@@ -33,13 +33,17 @@ class ValidationConfig(Protocol):
     def run(self) -> Path: ...
     @property
     def seed(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def citing_last(self) -> bool: ...
 
 
 class Checks:
-    """Examples of each set, and the token ids between which the first token decides."""
+    """Packs of each set, and the token ids between which the first token decides."""
 
-    def __init__(self, examples: dict[str, list[Example]], codec: TokenCodec) -> None:
-        self.examples = examples
+    def __init__(self, packs: dict[str, list[Pack]], codec: TokenCodec) -> None:
+        self.packs = packs
         self.abstain_id = codec.token_id(ABSTAIN_TOKEN)
         self.digit_ids = [codec.encode(str(number))[0] for number in range(1, MAX_PASSAGES + 1)]
 
@@ -57,17 +61,9 @@ def validation_packs(config: ValidationConfig, codec: TokenCodec) -> Checks:
         "squad2": _draw(squad, config, SQUAD),
     }
     return Checks(
-        {name: _encode(contexts, config, codec) for name, contexts in drawn.items()},
+        {n: [pack(c, codec, config.max_tokens) for c in cs] for n, cs in drawn.items()},
         codec,
     )
-
-
-def _encode(contexts: Sequence[Context], config: ValidationConfig, codec: TokenCodec) -> list[Example]:
-    rng = random.Random(config.seed)
-    each = [
-        context.narrowed(posed, rng.randint(2, 4), rng) for context in contexts for posed in context.questions
-    ]
-    return [encode_example(passages, posed, codec) for passages, posed in each[:QUESTIONS_A_SET]]
 
 
 def _draw(sources: list[Source], config: ValidationConfig, how: DrawConfig) -> list[Context]:
@@ -77,6 +73,7 @@ def _draw(sources: list[Source], config: ValidationConfig, how: DrawConfig) -> l
         found.append(context)
         if sum(len(c.questions) for c in found) >= QUESTIONS_A_SET:
             break
+    random.Random(config.seed).shuffle(found)
     return found
 
 
@@ -89,10 +86,10 @@ def validate(model: Any, checks: Checks) -> dict[str, float]:
     figures: dict[str, float] = {}
     model.eval()
     with torch.inference_mode():
-        for name, examples in checks.examples.items():
+        for name, packs in checks.packs.items():
             losses, abstains, gold_abstains, right = [], [], [], []
-            for example in examples:
-                loss, first, labels = _read(model, example)
+            for packed in packs:
+                loss, first, labels = _read(model, packed)
                 losses.append(loss)
                 for logits, label in zip(first, labels, strict=True):
                     abstain, passage = _decide(logits, checks)
@@ -105,10 +102,10 @@ def validate(model: Any, checks: Checks) -> dict[str, float]:
     return figures
 
 
-def _read(model: Any, example: Example) -> "tuple[float, torch.Tensor, list[int]]":
+def _read(model: Any, packed: Pack) -> "tuple[float, torch.Tensor, list[int]]":
     import torch
 
-    tensors = to_tensors([example], int(model.config.sliding_window))
+    tensors = to_tensors(packed, int(model.config.sliding_window))
     logits = target_logits(model, tensors)
     losses = torch.nn.functional.cross_entropy(logits, tensors.labels, reduction="none")
     loss = losses[tensors.weights > 0].mean()
