@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 import socket
 import sys
 from pathlib import Path
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from rag.settings import Settings
 
 _KEEP_ALIVE_S = 75
-_SHAPE_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-_KEPT_SHAPES = "16"
 keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
 
@@ -105,10 +102,6 @@ def service_app(settings: "Settings", config: "ServiceConfig") -> "FastAPI":
 
 def load_engine(settings: "Settings") -> "Engine":
     """Loads both models; raises ModelError."""
-    # Read once, before the first product is computed. By default oneDNN and what calls it keep the code that they make
-    # for 1,024 shapes each, and each length of a prompt is some new ones: memory would grow by 7 MiB an answer.
-    for variable in _SHAPE_CACHES:
-        os.environ.setdefault(variable, _KEPT_SHAPES)
     import eval as evaluation
     from api.runtime import SAMPLES, open_library, open_reader
     from api.service import Engine

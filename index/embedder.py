@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus.errors import ModelError
+from index.memory import give_back_memory
+from index.vocabulary import tokenizer_in_background
 
 if TYPE_CHECKING:
     import torch
@@ -228,21 +230,20 @@ def load_embedder(
 
 
 def _load_bundled(folder: Path, spec: EmbedderSpec, threads: int | None) -> Embedder:
-    from tokenizers import Tokenizer
+    with tokenizer_in_background(folder) as loading:
+        # Imports torch, which takes a second.
+        from index.encoder import load_encoder
 
-    from index.encoder import load_encoder
-
-    _set_threads(threads)
-    encoder = load_encoder(folder, compute_dtype())
-    if encoder is None:
-        raise ModelError(f"{folder} isn't the bundled embedding model; remove it and fetch the models anew")
-    try:
-        text = (folder / "tokenizer.json").read_text("utf-8")
-    except OSError as error:
-        raise ModelError(f"the embedding model {folder} can't be loaded: {error}; fetch it anew") from error
-    tokenizer = Tokenizer.from_str(text)
+        _set_threads(threads)
+        encoder = load_encoder(folder, compute_dtype())
+        if encoder is None:
+            raise ModelError(
+                f"{folder} isn't the bundled embedding model; remove it and fetch the models anew"
+            )
+        tokenizer = loading.result()
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    give_back_memory()
     return EncoderEmbedder(encoder, tokenizer, spec)
 
 

@@ -20,10 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from corpus.errors import ModelError
+from index.mapped_rows import read_weights
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
+
+    from index.mapped_rows import Rows
+
+_WORDS = "embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ class _Linear:
         self._packed = None
         if weight.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+            self._weight = weight.new_empty(0)
 
     def __call__(self, rows: "torch.Tensor") -> "torch.Tensor":
         """(N, in) → (N, out)."""
@@ -108,13 +114,22 @@ class _Layer:
 
 
 class Encoder:
-    """The encoder's weights and its forward pass. Safe to use from several threads."""
+    """The encoder's weights and its forward pass. Safe to use from several threads.
 
-    def __init__(self, shape: EncoderShape, weights: "dict[str, torch.Tensor]", dtype: "torch.dtype") -> None:
+    `words`, the embedding of each token, may be given apart from the other weights.
+    """
+
+    def __init__(
+        self,
+        shape: EncoderShape,
+        weights: "dict[str, torch.Tensor]",
+        dtype: "torch.dtype",
+        words: "Rows | None" = None,
+    ) -> None:
         self.shape = shape
         self.dtype = dtype
         # A row at a time is converted: the table is most of the model, and little of it is ever needed.
-        self._words = weights["embeddings.word_embeddings.weight"]
+        self._words: Rows = weights[_WORDS] if words is None else words
         kind = weights["embeddings.token_type_embeddings.weight"][0]
         self._places = (weights["embeddings.position_embeddings.weight"] + kind).to(dtype)
         self._first_norm = _norm(weights, "embeddings.LayerNorm", shape, dtype)
@@ -173,15 +188,14 @@ def _attention(mixed: "torch.Tensor", mask: "torch.Tensor | None") -> "torch.Ten
 
 def load_encoder(folder: Path, dtype: "torch.dtype") -> Encoder | None:
     """The encoder in a transformers folder, None where it is of another shape. Raises ModelError."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
         shape = shape_of(json.loads((folder / "config.json").read_text("utf-8")))
         if shape is None:
             return None
-        with safe_open(folder / "model.safetensors", framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Encoder(shape, weights, dtype)
+        weights, tables = read_weights(folder / "model.safetensors", (_WORDS,), dtype)
+        return Encoder(shape, weights, dtype, tables[_WORDS])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"the embedding model {folder} can't be loaded: {error}; fetch it anew") from error
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from corpus.errors import ModelError, StorageError
+from index.vocabulary import WRITABLE, save_writable
 
 ModelProgress = Callable[[str, float], None]
 """Told of a step's name and of how much of the whole is done, 0–1."""
@@ -256,6 +257,7 @@ def _build_generator(data: bytes, folder: Path, adapter: Path | None, step: Mode
     model.save_pretrained(folder)
     step(f"converting the tokenizer of {GENERATOR.title}", 0.7)
     AutoTokenizer.from_pretrained(folder, gguf_file=packed.name).save_pretrained(folder)
+    save_writable(folder)
     packed.unlink()
 
 
@@ -291,7 +293,9 @@ def _write_manifest(folder: Path, model: BundledModel, key: str) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    weights = hashlib.sha256("".join(str(entry["sha256"]) for entry in files.values()).encode()).hexdigest()
+    # Without what only makes loading quicker: the same weights have the same name, made by whichever version.
+    named = [str(entry["sha256"]) for name, entry in files.items() if name != WRITABLE]
+    weights = hashlib.sha256("".join(named).encode()).hexdigest()
     manifest = {"model": model.title, "adapter": key, "sha256": weights, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
 

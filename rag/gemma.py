@@ -17,18 +17,20 @@ Weights stay bfloat16 (float16 overflows in this model) and norms, softmax and l
 
 import json
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.errors import ModelError
+from index.mapped_rows import read_weights
 
 if TYPE_CHECKING:
     import torch
 
-_WESTERN = re.compile("[\x00-\u024f\u2010-\u22ff\u2581]*")
+    from index.mapped_rows import Rows
+
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 _QUERY_ROWS = 256
 """A long prompt's attention is computed this many rows at a time, each against the keys it can see."""
 
@@ -171,15 +173,22 @@ class Linear:
 class GemmaDecoder:
     """The decoder's weights and its forward pass. Safe to use from several threads; caches are not.
 
-    `embedding` and `output`, the output layer's weights, are (vocabulary, hidden), often the same.
+    `embedding` and `output`, the output layer's weights, are (vocabulary, hidden), often the same; they may be
+    given apart, as `tables` under their names.
     """
 
-    def __init__(self, shape: GemmaShape, weights: "dict[str, torch.Tensor]") -> None:
+    def __init__(
+        self,
+        shape: GemmaShape,
+        weights: "dict[str, torch.Tensor]",
+        tables: "Mapping[str, Rows] | None" = None,
+    ) -> None:
         import torch
 
         self.shape = shape
-        self.embedding = weights["model.embed_tokens.weight"]
-        self.output = weights.get("lm_head.weight", self.embedding)
+        found: Mapping[str, Rows] = {**weights, **(tables or {})}
+        self.embedding = found[_EMBEDDING]
+        self.output = found.get(_OUTPUT, self.embedding)
         self.dtype = self.embedding.dtype
         # transformers rounds the scale to the weights' type as well.
         self._embedding_scale = torch.tensor(math.sqrt(shape.hidden)).to(self.dtype)
@@ -302,9 +311,9 @@ class Head:
     passage can be copied.
     """
 
-    def __init__(self, weight: "torch.Tensor", ids: "torch.Tensor") -> None:
+    def __init__(self, weight: "Rows", ids: "torch.Tensor") -> None:
         self._weight = weight
-        self._linear = Linear(weight if len(ids) == len(weight) else weight[ids])
+        self._linear = Linear(weight[ids])
         self.ids = ids
         self._extra: torch.Tensor | None = None
 
@@ -342,16 +351,15 @@ class Head:
 def load_decoder(folder: Path, shape: GemmaShape, dtype: "torch.dtype") -> GemmaDecoder:
     """The decoder in a transformers folder, in bfloat16 or float32.
 
-    In bfloat16 the embedding stays in the file until a row is needed. Raises ModelError.
+    The embedding and the output layer stay in the file until a row is needed. Raises ModelError.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
-    path = folder / "model.safetensors"
     try:
-        with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return GemmaDecoder(shape, {name: weight.to(dtype) for name, weight in weights.items()})
-    except (OSError, SafetensorError, KeyError) as error:
+        weights, tables = read_weights(folder / "model.safetensors", (_EMBEDDING, _OUTPUT), dtype)
+        converted = {name: weight.to(dtype) for name, weight in weights.items()}
+        return GemmaDecoder(shape, converted, tables)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"the generator {folder} can't be loaded: {error}; fetch the models anew") from error
 
 
@@ -431,12 +439,3 @@ def _attention(
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
     mixed = torch.bmm(weights.view(rows, count * heads, -1), values)
     return mixed.view(rows, count, heads, size)
-
-
-def writable_tokens(tokens: Sequence[tuple[str, int]]) -> list[int]:
-    """Ascending ids of the tokens in which Dutch and English are written: Latin letters, digits, signs.
-
-    Byte tokens and control tokens are among them, since their names are ASCII.
-    """
-    is_western = _WESTERN.fullmatch
-    return sorted(token_id for text, token_id in tokens if is_western(text))

@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from corpus.errors import ModelError
-from rag.gemma import GemmaDecoder, GemmaShape, Head, KeyValues, join, load_decoder, writable_tokens
+from index.memory import give_back_memory
+from index.vocabulary import list_writable, read_writable
+from rag.gemma import GemmaDecoder, GemmaShape, Head, KeyValues, join, load_decoder
 from rag.language_model import NextToken
 from rag.prompts import Prompt
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 _WORTH_KEEPING_TOKENS = 32
@@ -62,10 +68,6 @@ class TokenizerCodec:
         """See `TokenCodec`; a model with a chat template isn't loaded this way."""
         return None
 
-    def writable(self) -> list[int]:
-        """Ids of the tokens that answers are written with."""
-        return writable_tokens(list(self._tokenizer.get_vocab().items()))
-
 
 class GemmaLogits:
     """`Logits` of hidden states (M, hidden); the output layer runs once, when it is first needed."""
@@ -86,9 +88,7 @@ class GemmaLogits:
 
 
 class GemmaSession:
-    """A `Session` over one cache for all rows."""
-
-    can_cut_back = True
+    """A `ReversibleSession` over one cache for all rows."""
 
     def __init__(
         self, decoder: GemmaDecoder, head: Head, cache: KeyValues, last_hidden: "torch.Tensor"
@@ -111,7 +111,7 @@ class GemmaSession:
         return [[NextToken(logits, row * count + place) for place in range(count)] for row in range(rows)]
 
     def cut_back(self, count: int) -> None:
-        """See `Session`."""
+        """See `ReversibleSession`."""
         self._cache.lengths = [length - count for length in self._cache.lengths]
 
     def keep_rows(self, rows: Sequence[int]) -> None:
@@ -122,11 +122,13 @@ class GemmaSession:
 class GemmaModel:
     """The decoder with its output layer, and the computed beginnings that many prompts share."""
 
-    def __init__(self, decoder: GemmaDecoder, writable: Sequence[int], name: str) -> None:
+    def __init__(
+        self, decoder: GemmaDecoder, writable: "Sequence[int] | NDArray[np.int32]", name: str
+    ) -> None:
         import torch
 
         self._decoder = decoder
-        self._head = Head(decoder.output, torch.tensor(list(writable)))
+        self._head = Head(decoder.output, torch.as_tensor(writable, dtype=torch.long))
         self._name = name
         self._prefixes: dict[tuple[int, ...], KeyValues] = {}
         self._lock = threading.Lock()
@@ -185,20 +187,27 @@ class GemmaModel:
         return kept
 
 
-def load_gemma(folder: Path, shape: GemmaShape, dtype: "torch.dtype") -> tuple[GemmaModel, TokenizerCodec]:
-    """The model and its tokenizer in a transformers folder without a chat template. Raises ModelError."""
-    from tokenizers import Tokenizer
+def load_gemma(
+    folder: Path, shape: GemmaShape, dtype: "torch.dtype", tokenizer: "Future[Tokenizer]"
+) -> tuple[GemmaModel, TokenizerCodec]:
+    """The model and its tokenizer, which is loaded elsewhere, in a transformers folder without a chat template.
 
+    Raises ModelError.
+    """
     try:
-        text = (folder / "tokenizer.json").read_text("utf-8")
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        if not text.rstrip().endswith("}"):  # Tokenizer would raise a bare Exception for a cut file
-            raise ValueError("tokenizer.json is cut off")
     except (OSError, ValueError) as error:
         raise ModelError(f"the generator {folder} can't be loaded: {error}; fetch the models anew") from error
-    codec = TokenizerCodec(Tokenizer.from_str(text), config.get("bos_token_id"), eos_ids(folder, config))
     decoder = load_decoder(folder, shape, dtype)
-    return GemmaModel(decoder, codec.writable(), folder.name), codec
+    writable = read_writable(folder)
+    if writable is None:
+        writable = list_writable(tokenizer.result())
+    if len(writable) == 0 or writable[-1] >= len(decoder.output):
+        raise ModelError(f"the tokens of {folder} aren't those of its weights; fetch the models anew")
+    model = GemmaModel(decoder, writable, folder.name)
+    codec = TokenizerCodec(tokenizer.result(), config.get("bos_token_id"), eos_ids(folder, config))
+    give_back_memory()
+    return model, codec
 
 
 def has_chat_template(folder: Path) -> bool:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from corpus.errors import ModelError
+from index.vocabulary import tokenizer_in_background
 from rag.answers import Style
 from rag.calibration import Calibration, ReaderCard, read_card
-from rag.language_model import LanguageModel, NextToken, Session
+from rag.language_model import LanguageModel, NextToken, ReversibleSession, Session
 from rag.lookup import PromptLookup
 from rag.prompts import Prompt, PromptFormat, TokenCodec, format_named
 from rag.reading import Reading, ReadingListener, ReadRequest
@@ -101,12 +102,27 @@ class CausalReader:
 
     def _write_one(self, row: _Row, listener: ReadingListener | None) -> None:
         session = self._model.begin([row.prompt], self._limits.new_tokens(row.request.style) + _GUESSES)
-        lookup = PromptLookup(row.prompt.token_ids) if session.can_cut_back else None
+        if isinstance(session, ReversibleSession):
+            self._write_guessing(row, session, listener)
+            return
+        (place,) = session.first()
+        while self._take(row, place, listener):
+            ((place,),) = session.extend([row.generated[-1:]])
+
+    def _take(self, row: _Row, place: NextToken, listener: ReadingListener | None) -> bool:
+        """Takes the row's next token and tells of it; returns whether there is more to write."""
+        is_finished = self._advance(row, place)
+        return _goes_on(self._format, row, listener) and not is_finished
+
+    def _write_guessing(
+        self, row: _Row, session: ReversibleSession, listener: ReadingListener | None
+    ) -> None:
+        """Reads a few guessed tokens with each that was written, and keeps those that it would have written."""
+        lookup = PromptLookup(row.prompt.token_ids)
         places, guesses = session.first(), list[int]()
         while True:
             for number, place in enumerate(places):
-                is_finished = self._advance(row, place)
-                if not _goes_on(self._format, row, listener) or is_finished:
+                if not self._take(row, place, listener):
                     return
                 if number < len(guesses) and row.generated[-1] != guesses[number]:
                     session.cut_back(len(guesses) - number)
@@ -114,10 +130,8 @@ class CausalReader:
             guesses = self._guess(row, lookup)
             places = session.extend([[row.generated[-1], *guesses]])[0]
 
-    def _guess(self, row: _Row, lookup: PromptLookup | None) -> list[int]:
+    def _guess(self, row: _Row, lookup: PromptLookup) -> list[int]:
         """Tokens that the model will probably write next; a marker's last part is known for sure."""
-        if lookup is None:
-            return []
         allowed = self._format.allowed(row.prompt, row.generated)
         if allowed is not None and len(allowed) == 1:
             return list(allowed)
@@ -244,16 +258,11 @@ def load_reader_folder(
     computes in it, else float32. `plain` takes transformers' own forward pass where the faster one of
     `rag.gemma` could be used, for comparing the two.
     """
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
     is_local = Path(folder).is_dir()
     if isinstance(folder, Path) and not is_local:
         raise ModelError(f"there is no model folder {folder}; check the setting 'generator'")
-    chosen = _dtype(dtype)
     card = read_card(Path(folder)) if is_local else ReaderCard()
-    model, codec, name = _load(folder, card.format, chosen, plain)
+    model, codec, name = _load(folder, card.format, dtype, threads, plain)
     return CausalReader(
         model,
         codec,
@@ -265,7 +274,7 @@ def load_reader_folder(
 
 
 def _load(
-    folder: str | Path, named_format: str, dtype: "torch.dtype", plain: bool
+    folder: str | Path, named_format: str, dtype: str, threads: int, plain: bool
 ) -> tuple[LanguageModel, TokenCodec, str]:
     """Model, tokenizer and the name of the format: the card's, or what the tokenizer has a template for."""
     from rag.gemma import read_shape
@@ -273,11 +282,23 @@ def _load(
 
     shape = None if plain else read_shape(Path(folder))
     if shape is not None and named_format != "chat" and not has_chat_template(Path(folder)):
-        return *load_gemma(Path(folder), shape, dtype), named_format or "few-shot"
+        # Begun before torch is imported, which takes a second.
+        with tokenizer_in_background(Path(folder)) as tokenizer:
+            gemma, own_codec = load_gemma(Path(folder), shape, _set_up_torch(dtype, threads), tokenizer)
+        return gemma, own_codec, named_format or "few-shot"
     from rag.transformers_model import load_transformers
 
-    model, codec, has_template = load_transformers(folder, dtype)
+    model, codec, has_template = load_transformers(folder, _set_up_torch(dtype, threads))
     return model, codec, named_format or ("chat" if has_template else "few-shot")
+
+
+def _set_up_torch(dtype: str, threads: int) -> "torch.dtype":
+    """Imports it, sets its threads, and says what to compute in."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    return _dtype(dtype)
 
 
 def _dtype(name: str) -> "torch.dtype":

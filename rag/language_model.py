@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rag.prompts import Prompt
 
@@ -67,11 +67,6 @@ class NextToken:
 class Session(Protocol):
     """Some prompts while answers to them are written, one row each."""
 
-    @property
-    def can_cut_back(self) -> bool:
-        """Whether `cut_back` works, and so whether several tokens may be tried at once."""
-        ...
-
     def first(self) -> list[NextToken]:
         """What comes after each prompt."""
         ...
@@ -80,12 +75,17 @@ class Session(Protocol):
         """Adds tokens to each row, as many to each; what comes after each of them, by row and token."""
         ...
 
-    def cut_back(self, count: int) -> None:
-        """Forgets the last tokens of every row."""
-        ...
-
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Goes on with these rows only, in this order."""
+        ...
+
+
+@runtime_checkable
+class ReversibleSession(Session, Protocol):
+    """A session that can forget, so that several tokens may be tried at once."""
+
+    def cut_back(self, count: int) -> None:
+        """Forgets the last tokens of every row."""
         ...
 
 

@@ -110,9 +110,7 @@ class TransformersLogits:
 
 
 class TransformersSession:
-    """A `Session` over transformers' own cache, rows padded on the left."""
-
-    can_cut_back = False
+    """A `Session` over transformers' own cache, rows padded on the left; its sliding layers can't forget."""
 
     def __init__(self, model: Any, logits: "torch.Tensor", cache: Any, mask: "torch.Tensor | None") -> None:
         self._model, self._logits, self._cache, self._mask = model, logits, cache, mask
@@ -131,10 +129,6 @@ class TransformersSession:
             self._mask = torch.cat([self._mask, self._mask.new_ones(ids.shape)], dim=1)
         logits = TransformersLogits(_forward(self._model, ids, self._mask, self._cache))
         return [[NextToken(logits, row)] for row in range(len(ids))]
-
-    def cut_back(self, count: int) -> None:
-        """See `Session`; a sliding layer of transformers' cache can't forget."""
-        raise NotImplementedError
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """See `Session`."""

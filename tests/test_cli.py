@@ -176,16 +176,82 @@ def test_a_source_leads_to_the_file_from_anywhere(home: Path, tmp_path: Path) ->
 
 
 def test_waiting_threads_sleep_soon_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    from api.cli import _wait_briefly
+    from api.cli import _set_defaults
 
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    _wait_briefly()
+    _set_defaults()
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    _wait_briefly()
+    _set_defaults()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
     monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    _wait_briefly()
+    _set_defaults()
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_every_command_keeps_few_shapes_unless_told_otherwise() -> None:
+    script = """
+import os, sys
+from unittest.mock import patch
+from api import cli
+seen = {}
+with patch.object(cli, "app", lambda: seen.update(os.environ, torch="torch" in sys.modules)):
+    cli.main()
+print(seen["torch"], seen["ONEDNN_PRIMITIVE_CACHE_CAPACITY"], seen["LRU_CACHE_CAPACITY"])
+"""
+    environment = {**os.environ, "LRU_CACHE_CAPACITY": "99"}
+    environment.pop("ONEDNN_PRIMITIVE_CACHE_CAPACITY", None)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["False", "16", "99"], done.stderr
+
+
+@pytest.mark.parametrize(("command", "is_taken_apart"), [("ask", False), ("search", False), ("serve", True)])
+def test_after_an_answer_the_process_ends_at_once(command: str, is_taken_apart: bool) -> None:
+    script = """
+import atexit, sys
+from unittest.mock import patch
+from api import cli
+
+class Model:
+    def __del__(self):
+        print("taken apart")
+
+def app():
+    print("answer")
+    sys.exit(3)
+
+model = Model()
+atexit.register(print, "tidied")
+with patch.object(cli, "app", app):
+    cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script, command], capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    expected = ["answer", "tidied", "taken apart"] if is_taken_apart else ["answer", "tidied"]
+    assert done.stdout.splitlines() == expected
+
+
+def test_an_answer_that_nobody_reads_ends_quietly() -> None:
+    script = """
+import os, sys
+from unittest.mock import patch
+from api import cli
+from api.console import exits_on_error
+
+def app():
+    with exits_on_error():
+        print("answer", flush=True)
+
+reading, writing = os.pipe()
+os.close(reading)
+os.dup2(writing, 1)
+with patch.object(cli, "app", app):
+    cli.main()
+"""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}  # else Python's own last flush makes the status 120
+    done = subprocess.run(
+        [sys.executable, "-c", script, "search"], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -5,17 +5,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fakes import WordCodec, passages_of
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
 
 from corpus.errors import ModelError
+from index.vocabulary import WRITABLE, save_writable, tokenizer_in_background
 from rag.answers import Style
 from rag.calibration import Calibration
-from rag.gemma import GemmaDecoder, shape_of
-from rag.gemma_model import GemmaModel, TokenizerCodec
+from rag.gemma import GemmaDecoder, read_shape, shape_of
+from rag.gemma_model import GemmaModel, TokenizerCodec, load_gemma
 from rag.generator import CausalReader, ReaderLimits, computes_in_bfloat16, load_reader_folder
+from rag.language_model import ReversibleSession
 from rag.prompts import Prompt
 from rag.reading import Claim, ReadRequest
 from rag.transformers_model import HuggingFaceCodec, TransformersModel
@@ -288,6 +293,58 @@ def test_a_cache_that_is_too_small_is_an_error() -> None:
     decoder = decoder_of(tiny_model())
     with pytest.raises(ModelError, match="12 tokens don't fit a cache for 10"):
         decoder.forward(torch.tensor([list(range(12))]), decoder.new_cache(10))
+
+
+def test_only_a_session_that_can_be_cut_back_is_given_guesses() -> None:
+    request = raw(20)
+    prompt = RawFormat().render(request, 4096)
+    for kind, is_reversible in (("own", True), ("gemma3", False), ("llama", False)):
+        session = computed_by(kind)[1].begin([prompt], 8)
+        assert isinstance(session, ReversibleSession) is is_reversible
+
+
+def own_folder(folder: Path) -> Path:
+    """A tiny model with a tokenizer, as an earlier version left it: without a list of writable tokens."""
+    tiny_model().save_pretrained(folder)
+    vocabulary = {chr(0x3B1 + token) if token % 2 else f"w{token}": token for token in range(VOCABULARY)}
+    Tokenizer(BPE(vocabulary, [])).save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def load_own(folder: Path, dtype: torch.dtype = torch.float32) -> GemmaModel:
+    shape = read_shape(folder)
+    assert shape is not None
+    with tokenizer_in_background(folder) as tokenizer:
+        return load_gemma(folder, shape, dtype, tokenizer)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_folder_with_a_list_of_writable_tokens_is_read_as_one_without(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    without = load_own(own_folder(tmp_path), dtype)
+    save_writable(tmp_path)
+    listed = load_own(tmp_path, dtype)
+    assert listed._head.ids.tolist() == without._head.ids.tolist() == list(range(0, VOCABULARY, 2))
+    requests = [raw(30, seed) for seed in range(4)]
+    readings = [[written(reader(model).read(request)) for request in requests] for model in (without, listed)]
+    assert readings[0] == readings[1]
+
+
+def test_what_stays_in_the_file_is_computed_like_what_is_in_memory(tmp_path: Path) -> None:
+    own_folder(tmp_path)
+    np.save(tmp_path / WRITABLE, np.arange(VOCABULARY))
+    request = raw(60)
+    in_memory = GemmaModel(decoder_of(tiny_model()), range(VOCABULARY), "own")
+    assert written(reader(load_own(tmp_path)).read(request)) == written(reader(in_memory).read(request))
+
+
+@pytest.mark.parametrize("listed", [[], [3, VOCABULARY]])
+def test_a_list_of_other_weights_is_an_error(tmp_path: Path, listed: list[int]) -> None:
+    own_folder(tmp_path)
+    np.save(tmp_path / WRITABLE, np.array(listed, np.int32))
+    with pytest.raises(ModelError, match="aren't those of its weights"):
+        load_own(tmp_path)
 
 
 def test_guessing_changes_only_how_often_the_model_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

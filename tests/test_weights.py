@@ -15,6 +15,7 @@ import pytest
 
 from corpus.errors import ModelError, StorageError
 from index import weights
+from index.vocabulary import WRITABLE, list_writable, load_tokenizer, read_writable
 from index.weights import MANIFEST, BundledModel, ModelProgress, SourceFiles, materialise
 
 DATA = (b"first half, ", b"second half")
@@ -76,6 +77,22 @@ def test_a_damaged_folder_is_built_again(tmp_path: Path, model: BundledModel, da
         (folder / MANIFEST).write_text("{" if damage == "manifest cut" else "[]")
     assert materialise(tmp_path, model, build, "", None) == folder
     weights.verify(folder)
+
+
+def test_the_list_of_writable_tokens_is_verified_but_does_not_name_the_weights(
+    tmp_path: Path, model: BundledModel
+) -> None:
+    def with_list(data: bytes, folder: Path, step: ModelProgress) -> None:
+        build(data, folder, step)
+        np.save(folder / WRITABLE, np.arange(3))
+
+    plain = materialise(tmp_path / "earlier", model, build, "", None)
+    folder = materialise(tmp_path / "now", model, with_list, "", None)
+    assert weights.folder_fingerprint(folder) == weights.folder_fingerprint(plain)
+    weights.verify(folder)
+    np.save(folder / WRITABLE, np.arange(4))
+    with pytest.raises(ModelError, match=WRITABLE):
+        weights.verify(folder)
 
 
 def test_verify_finds_a_changed_byte(tmp_path: Path, model: BundledModel) -> None:
@@ -160,6 +177,11 @@ def test_the_bundled_models_are_whole(models_home: Path) -> None:
         assert row.bytes > 200e6
         manifest = json.loads((row.path / MANIFEST).read_text())
         assert manifest["sha256"] == row.sha256
+    generator = rows[1].path
+    assert generator is not None
+    listed = read_writable(generator)
+    # None: an earlier version made the folder, and loading lists them.
+    assert listed is None or np.array_equal(listed, list_writable(load_tokenizer(generator)))
 
 
 @pytest.mark.model
