@@ -128,15 +128,14 @@ class ReaderFormat:
 
     def _words_of_the_passage(self, prompt: Prompt, generated: Sequence[int]) -> tuple[int, ...] | None:
         """What may follow in a short answer; None (anything) where it is a translation of its passage."""
-        written = _MARKER.split("[" + self._codec.decode(generated), maxsplit=1)
-        number = int(written[1]) if len(written) == 3 else 0
-        passage = next((each for each in prompt.passages if each.number == number), None)
+        digit, _, written = self._codec.decode(generated).partition("]")
+        passage = next((each for each in prompt.passages if str(each.number) == digit.strip()), None)
         if passage is None or passage.language != prompt.language:
             return None
         chunk = passage.hit.chunk
         label = " › ".join(part for part in (as_data(passage.title), as_data(chunk.heading)) if part)
         text = f"{as_data(chunk.text)}\n{label}"
-        return following_tokens(self._codec, text, written[2], _YES_NO[prompt.language == DUTCH])
+        return following_tokens(self._codec, text, written, _YES_NO[prompt.language == DUTCH])
 
     def is_finished(self, prompt: Prompt, generated: Sequence[int]) -> bool:
         """See `PromptFormat`. A short answer is one claim, so a second marker ends it."""

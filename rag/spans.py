@@ -19,18 +19,18 @@ def following_tokens(codec: TokenCodec, text: str, written: str, also: Sequence[
     `also` are answers that may be given though the text lacks them. Never empty: where nothing goes on, the
     answer ends.
     """
-    words = written.strip()
+    words = written.lstrip()
     if not words:
+        lead = "" if written else " "
         starts = [text[place : place + LONGEST_PIECE] for place in _word_starts(text)]
-        found = _leading_pieces(codec, [" " + start for start in (*also, *starts)])
+        found = _leading_pieces(codec, [lead + start for start in (*also, *starts)])
         return tuple(sorted(found)) or (min(codec.eos_ids),)
     going_on: list[str] = []
     may_end = False
     for whole in (*(each for each in also if each.startswith(words)), text):
         for end in _ends(whole, words):
-            rest = whole[end : end + LONGEST_PIECE].partition("\n")[0]
-            going_on.append(rest)
-            may_end = may_end or _is_boundary(whole, end)
+            going_on.append(whole[end : end + LONGEST_PIECE].partition("\n")[0])
+            may_end = may_end or (_is_boundary(whole, end) and not words[-1].isspace())
     found = _leading_pieces(codec, going_on)
     if may_end or not found:
         found.add(min(codec.eos_ids))
@@ -38,12 +38,15 @@ def following_tokens(codec: TokenCodec, text: str, written: str, also: Sequence[
 
 
 def _leading_pieces(codec: TokenCodec, rests: Sequence[str]) -> set[int]:
-    """Ids of all tokens with which one of the texts begins, but for bare space."""
+    """Ids of all tokens with which one of the texts begins.
+
+    A space is a token of its own only before a figure or a sign, which have none with the space in it.
+    """
     pieces = {
         rest[:length]
         for rest in rests
         for length in range(1, min(len(rest), LONGEST_PIECE) + 1)
-        if rest[:length].strip()
+        if rest[:length].strip() or not rest[length : length + 1].isalpha()
     }
     ids = (codec.piece_id(piece) for piece in pieces)
     return {token_id for token_id in ids if token_id is not None}

@@ -117,6 +117,16 @@ def test_a_short_answer_is_held_to_the_words_of_the_passage_it_names(codec: Word
     assert words([*second, *codec.encode(" twee")]) == {" honden", ""}
 
 
+def test_a_short_answer_may_begin_with_a_figure(codec: WordCodec) -> None:
+    form = ReaderFormat(codec)
+    prompt = form.render(request("kost 80 euro"), 500)
+    space, eight = codec.encode(" ")[0], codec.encode("8")[0]
+    first = codec.encode("1]")
+    assert space in (form.allowed(prompt, first) or ())
+    assert eight in (form.allowed(prompt, [*first, space]) or ())
+    assert space not in (form.allowed(prompt, [*first, space]) or ())
+
+
 @pytest.mark.parametrize(("language", "style"), [("en", Style.SHORT), ("nl", Style.FULL)])
 def test_a_translation_and_a_full_answer_are_in_words_of_their_own(
     codec: WordCodec, language: str, style: Style

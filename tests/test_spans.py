@@ -47,6 +47,17 @@ def test_words_inside_another_word_are_no_start(codec: WordCodec) -> None:
     assert words(codec, " paspoort") == {" kost", "<eos>"}
 
 
+def test_a_figure_may_follow_a_space_that_is_a_token_of_its_own() -> None:
+    codec = WordCodec()
+    space, eight = codec.encode(" ")[0], codec.encode("8")[0]
+    text = "kost 80"
+    codec.encode(text)
+    assert space in following_tokens(codec, text, "")
+    assert following_tokens(codec, text, " ") == tuple(sorted({eight, codec.encode("kost")[0]}))
+    assert space in following_tokens(codec, text, " kost")
+    assert following_tokens(codec, text, " kost ") == (eight,)
+
+
 def test_an_answer_of_its_own_ends_after_its_word(codec: WordCodec) -> None:
     assert words(codec, " ja", also=("ja", "nee")) == {"<eos>"}
 

@@ -33,6 +33,7 @@ from rag.training.calibrate import (
 from rag.training.citing_last import CitingLastFormat
 from rag.training.contexts import (
     PAIRS,
+    YES_NO,
     Context,
     Drawer,
     cited,
@@ -46,7 +47,7 @@ from rag.training.export import export_adapter, write_calibration
 from rag.training.lora import LoraShape, MasterAdamW, Vocabulary, adapter_tensors, target_logits
 from rag.training.orders import OrderBook, read_orders, with_order
 from rag.training.packing import Block, Pack, pack, to_tensors
-from rag.training.sources import Asked, Kind, Source, Span, guess_language, read_sources
+from rag.training.sources import Asked, Kind, Source, Span, guess_language, read_own, read_sources
 from rag.training.train import ADAPTER, CHECKPOINT, TrainConfig, learning_rate
 
 
@@ -555,3 +556,46 @@ def test_citing_last_writes_the_marker_after_the_span() -> None:
     assert form.is_finished(prompt, last.target_ids[:-1])
     assert not form.is_finished(prompt, last.target_ids[:-2])
     assert form.parse(prompt, [form.abstain_token_id or 0]) == ()
+
+
+def own_passage(**changes: Any) -> dict[str, Any]:
+    asked = {"question": "Wat kost het?", "language": "nl", "short": "vijf euro"}
+    answered = asked | {"answer": "Vijf euro.", "evidence": "Het kost vijf euro."}
+    base = {
+        "id": "own-1",
+        "title": "Titel",
+        "heading": "Kop",
+        "language": "nl",
+        "text": "Vooraf. Het kost vijf euro.",
+        "questions": [answered, {"question": "Waarom?", "language": "nl", "answerable": False}],
+    }
+    return base | changes
+
+
+def test_own_passages_come_with_their_questions(tmp_path: Path) -> None:
+    (source,) = read_own(written_own(tmp_path, own_passage()))
+    assert (source.title, source.language) == ("Titel › Kop", "nl")
+    assert [(q.kind, q.proof, q.short) for q in source.asked] == [
+        (Kind.OWN, Span(8, 27), "vijf euro"),
+        (Kind.OWN, None, ""),
+    ]
+
+
+def test_evidence_that_does_not_stand_in_its_passage_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EvalSetError, match="own-1/0"):
+        read_own(written_own(tmp_path, own_passage(text="Het kost zes euro, en dat is alles.")))
+
+
+def written_own(folder: Path, record: dict[str, Any]) -> Path:
+    (folder / "own.jsonl").write_text(json.dumps(record), "utf-8")
+    return folder
+
+
+def test_the_own_passages_shipped_are_whole() -> None:
+    sources = read_own()
+    ids = [question.id for source in sources for question in source.asked]
+    assert len(ids) == len(set(ids)) > 1000
+    for source in sources:
+        assert all(q.language in {"nl", "en"} for q in source.asked)
+        verbatim = [q for q in source.asked if q.short and q.language == source.language]
+        assert [q.id for q in verbatim if q.short not in source.text and q.short not in YES_NO] == []

@@ -21,7 +21,7 @@ from rag.answers import Style
 from rag.reader_format import CitedSentence
 from rag.training.sources import Asked, Kind, Source, Span
 
-_YES_NO = frozenset({"ja", "nee", "yes", "no"})
+YES_NO = frozenset({"ja", "nee", "yes", "no"})
 SHINGLE_WORDS = 6
 
 
@@ -309,7 +309,7 @@ def _holds(outer: Span, inner: Span) -> bool:
 def _absent(question: Asked, lowered_text: str) -> bool:
     """Whether a question's answer surely doesn't stand in a text; a yes or no can't be looked up."""
     short = question.short.lower().strip()
-    return bool(question.answerable and len(short) > 2 and short not in _YES_NO and short not in lowered_text)
+    return bool(question.answerable and len(short) > 2 and short not in YES_NO and short not in lowered_text)
 
 
 def endless(

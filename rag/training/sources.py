@@ -113,8 +113,12 @@ def read_sources(
     corpora.read_laws({record["document"] for record in records if record["corpus"] == "laws"})
     for record in records:
         _add_written(by_document, by_key, corpora, record)
-    passages = [_own_source(record) for path in sorted(own.glob("*.jsonl")) for record in _records(path)]
-    return [*pairs, *by_document.values(), *by_key.values(), *passages]
+    return [*pairs, *by_document.values(), *by_key.values(), *read_own(own)]
+
+
+def read_own(folder: Path = OWN) -> list[Source]:
+    """The project's own passages. Raises EvalSetError where an evidence doesn't stand in its passage."""
+    return [_own_source(record) for path in sorted(folder.glob("*.jsonl")) for record in _records(path)]
 
 
 def read_cases(path: Path, corpus: Path, kind: Kind) -> list[Source]:
