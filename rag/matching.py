@@ -1,11 +1,23 @@
-"""Words of two texts compared as a reader would: without case, accents and thousands separators (pure)."""
+"""Words of two texts compared as a reader would: without case, accents and thousands separators (pure).
+
+Two figures after two others may be a time or an amount: "12.30" is either, "12:30" a time, "12,30" an amount, and
+so is what stands beside a currency or a percentage. Such a key keeps its separator, and `same_figure` says which
+go together.
+"""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+")
+_TIME = r"(?<![\d:.,])(?:[01]?\d|2[0-4]):[0-5]\d(?![\d:]|[.,]\d)"
+_WORD = re.compile(rf"{_TIME}|\d+(?:[.,]\d+)*|[^\W\d_]+")
+_HOURS_AND_MINUTES = re.compile(r"([01]?\d|2[0-4])([.,:])([0-5]\d)")
+_CURRENCY_BEFORE = re.compile(r"(?:[€$£]|\bEUR|\bUSD)\s?$")
+_AMOUNT_AFTER = re.compile(
+    r"\s?(?:[€$£%]|(?:euro|eur|usd|dollar|pound|cent|procent|percent|miljoen|miljard|million|billion)s?\b)",
+    re.I,
+)
 _GROUPED = re.compile(r"\d{1,3}(?:[.,]\d{3})+")
 
 
@@ -58,7 +70,7 @@ class Word:
 
 def words_of(text: str) -> list[Word]:
     """The words and figures of a text, in order."""
-    return [Word(_key(match.group()), match.start(), match.end()) for match in _WORD.finditer(text)]
+    return [Word(_key(match), match.start(), match.end()) for match in _WORD.finditer(text)]
 
 
 def find_words(haystack: Sequence[Word], needle: Sequence[Word]) -> tuple[int, int] | None:
@@ -67,7 +79,7 @@ def find_words(haystack: Sequence[Word], needle: Sequence[Word]) -> tuple[int, i
     if not keys:
         return None
     for first in range(len(haystack) - len(keys) + 1):
-        if all(haystack[first + offset].key == key for offset, key in enumerate(keys)):
+        if all(_is_found(key, haystack[first + offset].key) for offset, key in enumerate(keys)):
             return haystack[first].start, haystack[first + len(keys) - 1].end
     return None
 
@@ -85,9 +97,23 @@ def same_word(one: str, other: str) -> bool:
     if one == other:
         return True
     if one[0].isdigit() or other[0].isdigit():
-        return False
+        return same_figure(one, other)
     shared = _shared_prefix(one, other)
     return shared >= 4 and shared >= 0.65 * max(len(one), len(other))
+
+
+def same_figure(one: str, other: str) -> bool:
+    """Whether two keys may be one figure: equal, or a "12.30" that may be the other's time or amount."""
+    if one == other:
+        return True
+    left, right = _HOURS_AND_MINUTES.fullmatch(one), _HOURS_AND_MINUTES.fullmatch(other)
+    if left is None or right is None:
+        return False
+    return left.group(1, 3) == right.group(1, 3) and "." in (left[2], right[2])
+
+
+def _is_found(key: str, other: str) -> bool:
+    return key == other or (key[0].isdigit() and same_figure(key, other))
 
 
 def _shared_prefix(one: str, other: str) -> int:
@@ -97,9 +123,10 @@ def _shared_prefix(one: str, other: str) -> int:
     return min(len(one), len(other))
 
 
-def _key(word: str) -> str:
+def _key(match: re.Match[str]) -> str:
+    word = match.group()
     if word[0].isdigit():
-        return _number_key(word)
+        return _number_key(match)
     if word.isascii():
         folded = word.casefold()
         return _SMALL_NUMBERS.get(folded, folded)
@@ -107,8 +134,21 @@ def _key(word: str) -> str:
     return "".join(char for char in decomposed if not unicodedata.combining(char)) or word
 
 
-def _number_key(figure: str) -> str:
-    """Reads "1.000" and "1,000" as 1000, "3,5" and "3.5" as 3.5; "1.234" is taken for thousands."""
+def _number_key(match: re.Match[str]) -> str:
+    """Reads "1.000" and "1,000" as 1000, "3,5" and "3.5" as 3.5; "1.234" is taken for thousands.
+
+    A time or an amount has its separator kept, and an hour of one figure ("09:30" is "9:30").
+    """
+    figure = match.group()
     if _GROUPED.fullmatch(figure):
         return re.sub(r"[.,]", "", figure)
+    if parts := _HOURS_AND_MINUTES.fullmatch(figure):
+        separator = "," if parts[2] == "." and _is_amount(match) else parts[2]
+        return f"{int(parts[1])}{separator}{parts[3]}"
     return figure.replace(",", ".")
+
+
+def _is_amount(match: re.Match[str]) -> bool:
+    """Whether a currency or a percentage stands beside the figure."""
+    before = match.string[max(0, match.start() - 4) : match.start()]
+    return bool(_CURRENCY_BEFORE.search(before) or _AMOUNT_AFTER.match(match.string, match.end()))

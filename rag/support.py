@@ -12,7 +12,7 @@ A score of `SUPPORT_THRESHOLD` or more counts as supported. What goes in:
 
 from collections.abc import Callable, Sequence
 
-from rag.matching import Word, find_words, same_word, words_of
+from rag.matching import Word, find_words, same_figure, same_word, words_of
 
 Similarity = Callable[[str, Sequence[str]], Sequence[float]]
 """The cosines (−1 to 1) of a text's embedding with those of others, in their order."""
@@ -70,7 +70,7 @@ def _stands_in(word: Word, keys: set[str]) -> bool:
 
 def _cap(claimed: list[Word], quoted: list[Word]) -> float:
     keys = {word.key for word in quoted}
-    if any(word.is_number and word.key not in keys for word in claimed):
+    if any(word.is_number and not any(same_figure(word.key, key) for key in keys) for word in claimed):
         return MISSING_NUMBER_CAP
     is_negated = any(word.key in _NEGATIONS for word in claimed)
     return 1.0 if is_negated == bool(keys & _NEGATIONS) else NEGATION_CAP

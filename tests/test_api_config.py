@@ -1,6 +1,5 @@
 """The service's settings: environment and files, and the options of `serve` that win over them."""
 
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from api.cli import app
-from api.cli_serve import listening, load_engine, run
+from api.cli_serve import listening, run
 from api.config import ServiceConfig, service_config
-from corpus.errors import ModelError, ServiceError, SettingsError
+from corpus.errors import ServiceError, SettingsError
 from rag.settings import Settings, load_settings
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -147,24 +146,6 @@ def test_idle_connections_outlive_those_of_clients_and_proxies(monkeypatch: pyte
     monkeypatch.setattr("api.cli_serve.set_up_logs", lambda: None)
     run(FastAPI(), ServiceConfig(port=0))
     assert made[0].timeout_keep_alive > 60
-
-
-@pytest.mark.parametrize(("given", "kept"), [("", "16"), ("9", "9")])
-def test_code_for_shapes_of_prompts_is_not_kept_without_end(
-    given: str, kept: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
-    monkeypatch.setenv(name, given)
-    if not given:
-        monkeypatch.delenv(name)
-
-    def refuse(_: Settings) -> None:
-        raise ModelError("none here")
-
-    monkeypatch.setattr("api.runtime.open_library", refuse)
-    with pytest.raises(ModelError):
-        load_engine(load_settings())
-    assert os.environ[name] == kept
 
 
 def test_both_families_are_listened_on() -> None:

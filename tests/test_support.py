@@ -63,6 +63,40 @@ def test_what_differs_stays_different() -> None:
     assert same_word("fabrieken", "fabriek")
 
 
+@pytest.mark.parametrize(
+    ("passage", "answer"),
+    [
+        ("De vergadering begint om 12.30 uur.", "om 12:30 uur"),
+        ("The meeting starts at 12:30.", "12.30"),
+        ("Open van 09.00 tot 17.00 uur.", "9:00 tot 17:00"),
+        ("Aanvang: 9:05u", "09.05u"),
+        ("Het kaartje kost € 12,30.", "12.30"),
+        ("Pi is 3,14.", "3.14"),
+    ],
+)
+def test_a_time_or_an_amount_is_found_with_another_separator(passage: str, answer: str) -> None:
+    assert contains_span(passage, answer)
+    assert support_score(f"Antwoord: {answer}", passage) > MISSING_NUMBER_CAP
+
+
+@pytest.mark.parametrize(
+    ("passage", "answer"),
+    [
+        ("Het kaartje kost € 12.30.", "12:30"),
+        ("Het kaartje kost 12.30 euro.", "12:30"),
+        ("Het kaartje kost 12,30.", "12:30"),
+        ("De rente is 12.30%.", "12:30"),
+        ("De vergadering begint om 12.30 uur.", "12:31"),
+        ("De vergadering begint om 12:30 uur.", "€ 12.30"),
+        ("Het is 12.75.", "12:75"),
+        ("De tijd was 12:30:15.", "12.30"),
+    ],
+)
+def test_a_time_is_not_an_amount(passage: str, answer: str) -> None:
+    assert not contains_span(passage, answer)
+    assert support_score(f"Antwoord: {answer}", passage) <= MISSING_NUMBER_CAP
+
+
 def test_a_span_is_found_at_word_boundaries() -> None:
     assert contains_span("Het kost 300 euro.", "300 EURO")
     assert not contains_span("Het kost 1300 euro.", "300 euro")
