@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("vraagbaak")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_OTLP_EXPORTERS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
+"""By protocol; the name "otlp" itself, where it is installed, is gRPC's."""
 
 StatsSource = Callable[[], Mapping[str, CollectionStats]]
 
@@ -257,15 +259,28 @@ def _provider() -> "TracerProvider":
 
 def _exporter(name: str) -> "SpanExporter":
     known = metadata.entry_points(group="opentelemetry_traces_exporter")
-    names = ("otlp", "otlp_proto_http", "otlp_proto_grpc") if name == "otlp" else (name,)
+    names = _otlp_names() if name == "otlp" else (name,)
     found = [entry for each in names for entry in known.select(name=each)]
     if not found:
         raise SettingsError(
-            f"there is no exporter {name!r} for traces; install its package (opentelemetry-exporter-otlp-proto-http "
-            f"for 'otlp'), or set OTEL_TRACES_EXPORTER to one of: {', '.join([*sorted(known.names), 'none'])}"
+            f"there is no exporter {name!r} for traces; install its package (vraagbaak[traces] for OTLP by HTTP, "
+            "opentelemetry-exporter-otlp-proto-grpc for gRPC), or set OTEL_TRACES_EXPORTER to one of: "
+            f"{', '.join([*sorted(known.names), 'none'])}"
         )
     try:
         exporter: SpanExporter = found[0].load()()
     except ImportError as error:
         raise SettingsError(f"the exporter {name!r} for traces can't be loaded: {error}") from error
     return exporter
+
+
+def _otlp_names() -> tuple[str, ...]:
+    """Exporters for the protocol that the environment names; without one HTTP, or gRPC where that alone is there."""
+    for variable in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := os.environ.get(variable, "").strip():
+            if protocol not in _OTLP_EXPORTERS:
+                raise SettingsError(
+                    f"{variable}={protocol!r} isn't known; set it to one of: {', '.join(_OTLP_EXPORTERS)}"
+                )
+            return (_OTLP_EXPORTERS[protocol],)
+    return tuple(_OTLP_EXPORTERS.values())

@@ -7,6 +7,7 @@
     chunks     slices of a document with their float16 embedding; keys only ever grow
     removed    keys of chunks that are gone, so that an index in memory can catch up
     originals  the file a document was uploaded as, where it is kept
+    sizes, languages  how many there are of what, kept by triggers in the transaction of each change
 
 WAL lets readers go on while one writer writes. `secure_delete` overwrites what is deleted with zeros, and
 `erase_log` empties the write-ahead log, so that deleted text is nowhere in the files.
@@ -36,12 +37,15 @@ from corpus.errors import (
 from index.embedder import Vectors
 from index.hits import Filters
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUSY_TIMEOUT_MS = 10_000
 SQL_VARIABLES = 900
 """SQLite takes at least 999 variables a statement."""
 
 LARGEST_KEY = 2**63 - 1
+
+_COUNT_CHUNKS = 'SELECT count(*), coalesce(sum("end" - start), 0) FROM chunks'
+_COUNT_LANGUAGES = "SELECT language, count(*) FROM documents GROUP BY language ORDER BY language"
 
 MIGRATIONS: dict[int, str] = {
     1: """
@@ -84,6 +88,27 @@ MIGRATIONS: dict[int, str] = {
     """,
     # In a row the metadata lies behind the text, all of whose pages would be read to filter by it.
     2: "CREATE INDEX documents_by_metadata ON documents (language, metadata);",
+    # To count the characters, each chunk is read with its text and embedding: gigabytes at a million.
+    3: f"""
+    CREATE TABLE sizes (chunks INTEGER NOT NULL, characters INTEGER NOT NULL);
+    INSERT INTO sizes {_COUNT_CHUNKS};
+    CREATE TABLE languages (language TEXT PRIMARY KEY, documents INTEGER NOT NULL) WITHOUT ROWID;
+    INSERT INTO languages {_COUNT_LANGUAGES};
+    CREATE TRIGGER chunk_in AFTER INSERT ON chunks BEGIN
+        UPDATE sizes SET chunks = chunks + 1, characters = characters + (new."end" - new.start);
+    END;
+    CREATE TRIGGER chunk_out AFTER DELETE ON chunks BEGIN
+        UPDATE sizes SET chunks = chunks - 1, characters = characters - (old."end" - old.start);
+    END;
+    CREATE TRIGGER document_in AFTER INSERT ON documents BEGIN
+        INSERT INTO languages VALUES (new.language, 1)
+        ON CONFLICT (language) DO UPDATE SET documents = documents + 1;
+    END;
+    CREATE TRIGGER document_out AFTER DELETE ON documents BEGIN
+        UPDATE languages SET documents = documents - 1 WHERE language = old.language;
+        DELETE FROM languages WHERE documents = 0;
+    END;
+    """,
 }
 """What turns version n - 1 into version n."""
 
@@ -210,7 +235,7 @@ class Store:
     def migrate(self) -> None:
         """Brings the schema to the newest version, all steps in one transaction.
 
-        On a read-only disk version 1 is read as it is: the second is only faster.
+        On a read-only disk an older version is read as it is: the newer ones are only faster.
         """
         connection = self._connection()
         with self._errors():
@@ -218,7 +243,7 @@ class Store:
             try:
                 # Asked inside: another process may have done it meanwhile.
                 for version in range(self.version() + 1, SCHEMA_VERSION + 1):
-                    for statement in MIGRATIONS[version].split(";"):
+                    for statement in _statements(MIGRATIONS[version]):
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
@@ -441,13 +466,16 @@ class Transaction:
         return [_info(row) for row in rows]
 
     def counts(self) -> StoreCounts:
-        languages = dict(
-            self._connection.execute("SELECT language, count(*) FROM documents GROUP BY language ORDER BY 1")
+        """Without reading a document or a chunk, but on a read-only disk with a database of before version 3."""
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        sizes, languages = (
+            ("SELECT chunks, characters FROM sizes", "SELECT language, documents FROM languages ORDER BY 1")
+            if version >= 3
+            else (_COUNT_CHUNKS, _COUNT_LANGUAGES)
         )
-        chunks, characters = self._connection.execute(
-            'SELECT count(*), coalesce(sum("end" - start), 0) FROM chunks'
-        ).fetchone()
-        return StoreCounts(sum(languages.values()), chunks, characters, languages)
+        chunks, characters = self._connection.execute(sizes).fetchone()
+        documents = dict(self._connection.execute(languages))
+        return StoreCounts(sum(documents.values()), chunks, characters, documents)
 
     def chunk_count(self) -> int:
         return int(self._connection.execute("SELECT count(*) FROM chunks").fetchone()[0])
@@ -564,6 +592,16 @@ class Transaction:
         ranges = [np.arange(first, last + 1, dtype=np.int64) for _, first, last in rows]
         keys = np.sort(np.concatenate(ranges)) if ranges else np.empty(0, np.int64)
         return Allowed(keys, [row[0] for row in rows])
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script, in order; a trigger has semicolons inside."""
+    statement = ""
+    for part in script.split(";"):
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _conditions(filters: Filters) -> tuple[str, list[str]]:

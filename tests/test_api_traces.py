@@ -3,10 +3,17 @@
 import os
 import subprocess
 import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
 
+from api import telemetry
 from api.config import ServiceConfig
 from api.telemetry import OpenTelemetryTracer
 from corpus.errors import SettingsError
@@ -23,8 +30,8 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
     once = pytest.importorskip("opentelemetry.util._once")
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", once.Once())
-    for name in ("OTEL_TRACES_EXPORTER", "OTEL_SERVICE_NAME", "OTEL_PYTHON_TRACER_PROVIDER"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.mark.usefixtures("unset")
@@ -85,6 +92,113 @@ def test_the_exporter_is_the_one_that_the_environment_names() -> None:
     assert '"service.name": "vraagbaak"' in written
     assert '"service.name": "mine"' in _run(code, OTEL_TRACES_EXPORTER="console", OTEL_SERVICE_NAME="mine")
     assert _run(code, OTEL_TRACES_EXPORTER="none") == ""
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes in what exporters send by OTLP over HTTP, on a port of this machine."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Receiver)
+        self.received: list[tuple[str, str, bytes]] = []
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append((self.path, self.headers["Content-Type"], body))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is written to stderr."""
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    with Collector() as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        try:
+            yield collector
+        finally:
+            collector.shutdown()
+            thread.join()
+
+
+@pytest.mark.usefixtures("unset")
+@pytest.mark.parametrize("protocol", ["", "http/protobuf"])
+def test_spans_arrive_at_a_collector_by_otlp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the traces extra has the exporter")
+    from opentelemetry import trace
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+        with client(tmp_path, config=ServiceConfig(traces=True)) as api:
+            put(api, "default", {"memo.txt": "De provincies betalen samen de helft."})
+            api.post("/v1/ask", json={"question": QUESTION})
+        trace.get_tracer_provider().shutdown()
+    assert {(path, kind) for path, kind, _ in collector.received} == {
+        ("/v1/traces", "application/x-protobuf")
+    }
+    resources = [
+        resource
+        for _, _, body in collector.received
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+    ]
+    service = {pair.key: pair.value.string_value for pair in resources[0].resource.attributes}["service.name"]
+    names = sorted(
+        span.name for resource in resources for scope in resource.scope_spans for span in scope.spans
+    )
+    assert (service, names) == ("vraagbaak", ["answer", "cite", "embed", "read", "search"])
+    assert QUESTION.encode() not in b"".join(body for _, _, body in collector.received)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "otlp_proto_http"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "otlp_proto_grpc"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "otlp_proto_http"),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"},
+            "otlp_proto_http",
+        ),
+        ({"OTEL_TRACES_EXPORTER": "otlp_proto_grpc"}, "otlp_proto_grpc"),
+    ],
+)
+def test_the_protocol_is_the_one_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, unset: None, environment: dict[str, str], expected: str
+) -> None:
+    # All that opentelemetry-exporter-otlp brings: its "otlp" is gRPC, whatever the protocol says.
+    names = ("otlp", "otlp_proto_grpc", "otlp_proto_http")
+    chosen: list[str] = []
+    known = EntryPoints(EntryPoint(name, "json:JSONDecoder", "traces") for name in names)
+    monkeypatch.setattr(EntryPoint, "load", lambda entry: lambda: chosen.append(entry.name))
+    monkeypatch.setattr(telemetry.metadata, "entry_points", lambda group: known)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    telemetry._exporter(environment.get("OTEL_TRACES_EXPORTER", "otlp"))
+    assert chosen == [expected]
+
+
+@pytest.mark.usefixtures("unset")
+def test_a_protocol_that_isnt_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    with pytest.raises(SettingsError, match=r"'http/json'.*http/protobuf"):
+        OpenTelemetryTracer()
+
+
+def test_the_extra_has_all_that_otlp_needs() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    names = {requirement.split(">=")[0] for requirement in project["optional-dependencies"]["traces"]}
+    assert names == {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"}
 
 
 def _run(code: str, *arguments: str, **environment: str) -> str:

@@ -2,15 +2,21 @@
 
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 import tantivy
+from hypothesis import given
+from hypothesis import strategies as st
 from index_fakes import WordEmbedder, document
 
-from corpus.document import Document
+from corpus.document import Chunk, Document
 from corpus.errors import (
     CollectionCorruptError,
     CollectionNotFoundError,
@@ -21,7 +27,7 @@ from corpus.errors import (
 )
 from index.collection import DATABASE, Collection
 from index.hits import Filters, SearchMode
-from index.store import Store, Transaction
+from index.store import Origin, Store, StoreCounts, Transaction
 
 
 @pytest.fixture
@@ -210,16 +216,21 @@ def test_the_schema_is_migrated_or_refused_by_version(collection: Collection, fo
 
 def make_version_1(folder: Path) -> None:
     connection = sqlite3.connect(folder / DATABASE)
-    connection.executescript("DROP INDEX documents_by_metadata; PRAGMA user_version = 1;")
+    connection.executescript(
+        """DROP TRIGGER chunk_in; DROP TRIGGER chunk_out; DROP TRIGGER document_in; DROP TRIGGER document_out;
+        DROP TABLE sizes; DROP TABLE languages; DROP INDEX documents_by_metadata; PRAGMA user_version = 1;"""
+    )
     connection.close()
 
 
 def test_a_collection_of_version_1_is_migrated(collection: Collection, folder: Path) -> None:
     collection.add(document(number, year=str(number % 2)) for number in range(6))
+    sizes = collection.stats()
     collection.close()
     make_version_1(folder)
     with Collection.open(folder, WordEmbedder()) as again:
-        assert again._store.version() == 2
+        assert again._store.version() == 3
+        assert again.stats() == replace(sizes, disk_bytes=again.stats().disk_bytes)
         assert ids(again, filters=Filters(metadata={"year": "1"})) == {"doc/1", "doc/3", "doc/5"}
         plan = again._store._connection().execute(
             "EXPLAIN QUERY PLAN SELECT key FROM documents WHERE EXISTS (SELECT 1 FROM json_each(metadata))"
@@ -243,6 +254,58 @@ def test_a_collection_of_version_1_that_cannot_be_written_is_read_as_it_is(
     monkeypatch.setattr(Store, "version", refused)
     with Collection.open(folder, WordEmbedder()) as reader:
         assert ids(reader) == {"doc/0", "doc/1", "doc/2"}
+        assert (reader.stats().documents, reader.stats().chunks) == (3, 3)
+
+
+def counted(store: Store) -> StoreCounts:
+    """What is in, row by row."""
+    with store.reading() as transaction:
+        documents = [transaction.document(info.id) for info in transaction.infos(0, 1000)]
+        chunks = [chunk for document in documents for chunk in transaction.chunks_of(document.id)]
+    languages = Counter(document.language for document in documents)
+    characters = sum(chunk.end - chunk.start for chunk in chunks)
+    return StoreCounts(len(documents), len(chunks), characters, dict(sorted(languages.items())))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("+-!"), st.integers(0, 5), st.sampled_from(["nl", "en"])), max_size=12)
+)
+def test_the_sizes_are_those_of_the_rows(changes: list[tuple[str, int, str]]) -> None:
+    with TemporaryDirectory() as home, closing(Store.create(Path(home) / DATABASE, "{}")) as store:
+        for change, number, language in changes:
+            text = "water " * (number + 1)
+            pieces = [(at, at + 6) for at in range(0, len(text), 6)]
+            chunks = [
+                Chunk(f"d#{n}", "d", n, *piece, text[slice(*piece)], "") for n, piece in enumerate(pieces)
+            ]
+            new = Document(str(number), "", language, text, "", {}, "", ())
+            with suppress(ZeroDivisionError), store.writing() as transaction:
+                transaction.delete([str(number)])
+                if change != "-":
+                    transaction.insert(new, chunks, np.zeros((len(chunks), 4), np.float32), Origin())
+                if change == "!":
+                    raise ZeroDivisionError  # rolled back
+        with store.reading() as transaction:
+            counts = transaction.counts()
+        assert counts == counted(store)
+
+
+def test_the_sizes_are_told_without_reading_a_row_of_documents_or_chunks(collection: Collection) -> None:
+    collection.add(document(number) for number in range(3))
+    collection.delete(["doc/1"])
+    read: set[str | None] = set()
+
+    def note(action: int, table: str | None, *_: str | None) -> int:
+        if action == sqlite3.SQLITE_READ:
+            read.add(table)
+        return sqlite3.SQLITE_OK
+
+    collection._store._connection().set_authorizer(note)
+    stats = collection.stats()
+    collection._store._connection().set_authorizer(None)
+    assert (stats.documents, stats.chunks, stats.languages) == (2, 2, {"nl": 2})
+    assert stats.characters == sum(len(collection.chunks(name)[0].text) for name in ("doc/0", "doc/2"))
+    assert not read & {"documents", "chunks"}
 
 
 def test_filters_that_let_everything_through_filter_nothing(collection: Collection) -> None:
