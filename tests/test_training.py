@@ -43,7 +43,7 @@ from rag.training.contexts import (
     split_sentences,
 )
 from rag.training.evaluate import Outcome, as_passage
-from rag.training.export import export_adapter, write_calibration
+from rag.training.export import average_adapters, export_adapter, write_calibration
 from rag.training.lora import LoraShape, MasterAdamW, Vocabulary, adapter_tensors, target_logits
 from rag.training.orders import OrderBook, read_orders, with_order
 from rag.training.packing import Block, Pack, pack, to_tensors
@@ -480,6 +480,36 @@ def test_an_adapter_of_another_model_is_refused(tiny: Any, run_folder: Path, tmp
     (folder / ADAPTER_CONFIG).write_text("{}", "utf-8")
     with pytest.raises(ModelError, match="isn't the configuration"):
         merge_adapter(tiny, folder)
+
+
+def test_an_average_lies_between_two_adapters_and_has_no_calibration(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    one = export_adapter(run_folder, tmp_path / "one", LoraShape(4, 8))
+    tensors = load_file(run_folder / ADAPTER)
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, run_folder / ADAPTER)
+    other = export_adapter(run_folder, tmp_path / "other", LoraShape(4, 8))
+    write_calibration(other, Fitted(0.4, ((0.1, 0.2), (0.8, 0.9))))
+    between = average_adapters(one, other, 0.25, tmp_path / "between")
+    for name, tensor in load_file(between / ADAPTER_WEIGHTS).items():
+        torch.testing.assert_close(tensor.float(), tensors[name].float() + 0.25, rtol=0.01, atol=0.01)
+    card = read_card(between)
+    assert card.calibration is None
+    assert card.id not in {read_card(one).id, read_card(other).id}
+
+
+def test_adapters_of_different_shapes_are_not_averaged(run_folder: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    one = export_adapter(run_folder, tmp_path / "one", LoraShape(4, 8))
+    save_file({"other": torch.ones(2, dtype=torch.bfloat16)}, run_folder / ADAPTER)
+    other = export_adapter(run_folder, tmp_path / "other", LoraShape(4, 8))
+    with pytest.raises(ModelError, match="aren't adapters of one run"):
+        average_adapters(one, other, 0.5, tmp_path / "between")
 
 
 def test_nothing_to_export_is_said(tmp_path: Path) -> None:

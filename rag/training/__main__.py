@@ -13,7 +13,7 @@ from rag.generator import load_reader_folder
 from rag.training.calibrate import expected_calibration_error, fit, is_right, raw_confidence, reliability
 from rag.training.citing_last import CitingLastFormat
 from rag.training.evaluate import Outcome, dev_sets, evaluate_set, read_outcomes, write_outcomes
-from rag.training.export import ADAPTER_FOLDER, export_adapter, write_calibration
+from rag.training.export import ADAPTER_FOLDER, average_adapters, export_adapter, write_calibration
 from rag.training.lora import LoraShape
 from rag.training.report import summary_lines
 from rag.training.train import TrainConfig, train
@@ -69,6 +69,17 @@ def export_command(
 ) -> None:
     """Write the adapter of the run's last checkpoint, without a calibration."""
     typer.echo(f"exported to {export_adapter(run, into, LoraShape(rank, alpha))}")
+
+
+@app.command("average")
+def average_command(
+    earlier: Annotated[Path, typer.Argument(exists=True, help="The adapter that the other went on from.")],
+    later: Annotated[Path, typer.Argument(exists=True)],
+    share: Annotated[float, typer.Option(min=0, max=1, help="How much of the later one.")] = 0.5,
+    into: Path = ADAPTER_FOLDER,
+) -> None:
+    """Average two adapters of one run's path, weight by weight, without a calibration."""
+    typer.echo(f"exported to {average_adapters(earlier, later, share, into)}")
 
 
 @app.command("merge")
