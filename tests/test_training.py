@@ -44,6 +44,7 @@ from rag.training.contexts import (
 )
 from rag.training.evaluate import Outcome, as_passage
 from rag.training.export import average_adapters, export_adapter, write_calibration
+from rag.training.figures import share_figure
 from rag.training.lora import LoraShape, MasterAdamW, Vocabulary, adapter_tensors, target_logits
 from rag.training.orders import OrderBook, read_orders, with_order
 from rag.training.packing import Block, Pack, pack, to_tensors
@@ -629,3 +630,13 @@ def test_the_own_passages_shipped_are_whole() -> None:
         assert all(q.language in {"nl", "en"} for q in source.asked)
         verbatim = [q for q in source.asked if q.short and q.language == source.language]
         assert [q.id for q in verbatim if q.short not in source.text and q.short not in YES_NO] == []
+
+
+def test_a_figure_puts_shares_between_its_axes() -> None:
+    from xml.etree import ElementTree
+
+    svg = ElementTree.fromstring(
+        share_figure([(0.0, 1.0), (0.5, 0.25)], "answered", "wrong", with_diagonal=True)
+    )
+    marks = svg.findall("{http://www.w3.org/2000/svg}circle")
+    assert [(m.get("cx"), m.get("cy")) for m in marks] == [("44.0", "44.0"), ("204.0", "284.0")]

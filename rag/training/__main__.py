@@ -10,10 +10,19 @@ import typer
 from index.weights import ensure_generator
 from rag.answers import Style
 from rag.generator import load_reader_folder
-from rag.training.calibrate import expected_calibration_error, fit, is_right, raw_confidence, reliability
+from rag.training.calibrate import (
+    Fitted,
+    expected_calibration_error,
+    fit,
+    is_right,
+    raw_confidence,
+    reliability,
+    risk_coverage_curve,
+)
 from rag.training.citing_last import CitingLastFormat
 from rag.training.evaluate import Outcome, dev_sets, evaluate_set, read_outcomes, write_outcomes
 from rag.training.export import ADAPTER_FOLDER, average_adapters, export_adapter, write_calibration
+from rag.training.figures import share_figure
 from rag.training.lora import LoraShape
 from rag.training.report import summary_lines
 from rag.training.train import TrainConfig, train
@@ -112,7 +121,13 @@ def evaluate_command(
 
 
 @app.command("calibrate")
-def calibrate_command(run: Run = Path("runs/reader"), into: Path = ADAPTER_FOLDER) -> None:
+def calibrate_command(
+    run: Run = Path("runs/reader"),
+    into: Path = ADAPTER_FOLDER,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for reliability.svg and risk-coverage.svg.")
+    ] = None,
+) -> None:
     """Fit threshold and confidence on the outcomes of `evaluate`, and store them in the adapter's card."""
     outcomes = [o for path in sorted(run.glob("outcomes-*-short.jsonl")) for o in read_outcomes(path)]
     fitted = fit(outcomes)
@@ -126,6 +141,32 @@ def calibrate_command(run: Run = Path("runs/reader"), into: Path = ADAPTER_FOLDE
     for each in bins:
         typer.echo(f"  confidence {each.confidence:.2f}  right {each.accuracy:.2f}  n {each.n}")
     typer.echo(f"expected calibration error {expected_calibration_error(bins):.3f}")
+    curve = _risk_coverage(outcomes, fitted)
+    for coverage, risk in curve:
+        typer.echo(f"  coverage {coverage:.1f}  wrong {risk:.2f}")
+    if figures:
+        figures.mkdir(parents=True, exist_ok=True)
+        (figures / "reliability.svg").write_text(
+            share_figure(
+                [(each.confidence, each.accuracy) for each in bins],
+                "confidence",
+                "share right",
+                with_diagonal=True,
+            ),
+            "utf-8",
+        )
+        (figures / "risk-coverage.svg").write_text(
+            share_figure(curve, "share answered", "share wrong of these"), "utf-8"
+        )
+
+
+def _risk_coverage(outcomes: Sequence[Outcome], fitted: Fitted) -> list[tuple[float, float]]:
+    """Over all questions, the most confident first; an unanswerable one that is answered is wrong."""
+    xs, ys = zip(*fitted.points, strict=True)
+    # The raw confidence breaks ties: the calibrated one is level between its points' ends.
+    raw = raw_confidence(outcomes)
+    confidence = np.interp(raw, xs, ys) + 1e-9 * raw
+    return risk_coverage_curve(confidence, np.array([is_right(o) for o in outcomes], dtype=np.float64))
 
 
 def _print_summary(outcomes: Sequence[Outcome], threshold: float) -> None:
