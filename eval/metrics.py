@@ -396,3 +396,9 @@ def metric_of(name: str) -> Metric:
         if mode
         else metric
     )
+
+
+def roc_auc(score: Floats, truth: NDArray[np.bool_]) -> float:
+    """The probability that a true one scores above a false one, ties half; 0.5 where either is missing."""
+    above = score[truth][:, None] - score[~truth][None, :]
+    return float(((above > 0) + 0.5 * (above == 0)).mean()) if above.size else 0.5

@@ -282,7 +282,7 @@ class Answerer:
             reading.passages,
             case.documents,
             question=case.question,
-            similarity=_similarity(self._embedder),
+            similarity=similarity_of(self._embedder),
         )
         confidence = self._confidence(reading)
         abstained = not cited.citations or self._is_below_threshold(confidence)
@@ -359,7 +359,7 @@ def _different_texts(found: Sequence[tuple[Hit, Document]]) -> list[tuple[Hit, D
     return different
 
 
-def _similarity(embedder: Embedder) -> Similarity:
+def similarity_of(embedder: Embedder) -> Similarity:
     """Cosines by the embedder. Sentences are compared as like with like, so all carry the query prefix."""
 
     def cosines(text: str, others: Sequence[str]) -> list[float]:

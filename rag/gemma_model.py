@@ -59,6 +59,11 @@ class TokenizerCodec:
             raise ModelError(f"the model's vocabulary has no token {token!r}, which its prompt format needs")
         return int(token_id)
 
+    def piece_id(self, text: str) -> int | None:
+        """See `TokenCodec`; a space is "▁" in this vocabulary."""
+        token_id: int | None = self._tokenizer.token_to_id(text.replace(" ", "▁"))
+        return token_id
+
     def chat_frame(self) -> tuple[list[int], list[int]] | None:
         """See `TokenCodec`; a model with a chat template isn't loaded this way."""
         return None

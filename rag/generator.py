@@ -86,6 +86,13 @@ class CausalReader:
         """How requests are put to the model."""
         return self._format
 
+    def with_format(self, make: Callable[[TokenCodec], PromptFormat]) -> "CausalReader":
+        """The same model and tokenizer behind another format, without a calibration."""
+        other = make(self._codec)
+        return CausalReader(
+            self._model, self._codec, other, self._limits, reader_id=f"{self._id}+{other.name}"
+        )
+
     def read(self, request: ReadRequest, listener: ReadingListener | None = None) -> Reading:
         """See `Reader.read`."""
         row = _Row(0, request, self._format.render(request, self._limits.prompt_tokens))
@@ -126,9 +133,10 @@ class CausalReader:
     def _guess(self, row: _Row, lookup: PromptLookup) -> list[int]:
         """Tokens that the model will probably write next; a marker's last part is known for sure."""
         allowed = self._format.allowed(row.prompt, row.generated)
-        if allowed is not None:
-            return list(allowed) if len(allowed) == 1 else []
-        return lookup.guess(row.generated, _GUESSES)
+        if allowed is not None and len(allowed) == 1:
+            return list(allowed)
+        guesses = lookup.guess(row.generated, _GUESSES)
+        return guesses if allowed is None or guesses[:1] and guesses[0] in allowed else []
 
     def read_batch(
         self,

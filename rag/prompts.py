@@ -53,6 +53,10 @@ class TokenCodec(Protocol):
         """The id of a token by its exact name in the vocabulary ("<unused0>"); raises ModelError."""
         ...
 
+    def piece_id(self, text: str) -> int | None:
+        """The id of the token that is exactly this text, spaces and all; None where there is none."""
+        ...
+
     def chat_frame(self) -> tuple[list[int], list[int]] | None:
         """What the model's chat template puts before and after a user's message, up to where the model
         writes, as token ids; None where the model has no template.

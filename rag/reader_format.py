@@ -10,7 +10,9 @@
 The passages come before the question, so that what the model computes for them serves every question. The
 prompt ends inside an opened marker: the first token written is a passage's digit or `ABSTAIN_TOKEN`, and so
 decides between abstaining and a passage before a word of the answer is there ("citing first"). A short
-answer is ``2] span``, a full one ``2] Sentence. [3] Sentence.``, each sentence with its own marker.
+answer is ``2] span``, a full one ``2] Sentence. [3] Sentence.``, each sentence with its own marker. A short
+answer in its passage's language is held to the passage's words (`rag.spans`); only a yes or no needn't stand
+there.
 
 Every piece is encoded by itself and the ids are joined: the tokens of a passage never depend on what follows.
 """
@@ -24,6 +26,7 @@ from corpus.errors import QuestionError
 from rag.answers import Passage, Style
 from rag.prompts import MarkerTokens, Prompt, TokenCodec, as_data, fit_passages
 from rag.reading import Claim, ReadRequest
+from rag.spans import following_tokens
 
 FORMAT_NAME = "citing-first"
 ABSTAIN_TOKEN = "∅"
@@ -37,6 +40,7 @@ _ANSWER_WORD = {
     (False, Style.SHORT): "Short answer",
     (False, Style.FULL): "Answer",
 }
+_YES_NO = {True: ("ja", "nee"), False: ("yes", "no")}
 _MARKER = re.compile(r"\s*\[(\d)\]\s*")
 _UNFINISHED = re.compile(r"\s*\[\d?$")
 
@@ -105,8 +109,8 @@ class ReaderFormat:
         passages, ids = fit_passages(request.passages[:MAX_PASSAGES], room, self._encode_passage)
         if request.passages and not passages:
             raise QuestionError(
-                f"the question takes {len(end)} of {budget_tokens} tokens and leaves no room for a passage; "
-                "shorten it"
+                f"the question takes {len(end)} of {budget_tokens} tokens and leaves no room "
+                "for a passage; shorten it"
             )
         return Prompt(tuple(start + ids + end), passages, request.language, request.style)
 
@@ -118,7 +122,20 @@ class ReaderFormat:
         allowed = self._markers.allowed(count, [*self._opening, *generated])
         if not generated and allowed is not None:
             return (*allowed, self._abstain)
+        if allowed is None and prompt.style is Style.SHORT:
+            return self._words_of_the_passage(prompt, generated)
         return allowed
+
+    def _words_of_the_passage(self, prompt: Prompt, generated: Sequence[int]) -> tuple[int, ...] | None:
+        """What may follow in a short answer; None (anything) where it is a translation of its passage."""
+        digit, _, written = self._codec.decode(generated).partition("]")
+        passage = next((each for each in prompt.passages if str(each.number) == digit.strip()), None)
+        if passage is None or passage.language != prompt.language:
+            return None
+        chunk = passage.hit.chunk
+        label = " › ".join(part for part in (as_data(passage.title), as_data(chunk.heading)) if part)
+        text = f"{as_data(chunk.text)}\n{label}"
+        return following_tokens(self._codec, text, written, _YES_NO[prompt.language == DUTCH])
 
     def is_finished(self, prompt: Prompt, generated: Sequence[int]) -> bool:
         """See `PromptFormat`. A short answer is one claim, so a second marker ends it."""

@@ -62,6 +62,11 @@ class HuggingFaceCodec:
                 return token_id
         raise ModelError(f"the model's vocabulary has no token {token!r}, which its prompt format needs")
 
+    def piece_id(self, text: str) -> int | None:
+        """See `TokenCodec`."""
+        ids = self.encode(text)
+        return ids[0] if len(ids) == 1 and self.decode(ids) == text else None
+
     def chat_frame(self) -> tuple[list[int], list[int]] | None:
         """See `TokenCodec`."""
         if not self._tokenizer.chat_template:

@@ -34,6 +34,9 @@ class WordCodec:
     def token_id(self, token: str) -> int:
         return self._ids[token]
 
+    def piece_id(self, text: str) -> int | None:
+        return self._ids.get(text)
+
     def chat_frame(self) -> tuple[list[int], list[int]] | None:
         return None if self._frame is None else (self.encode(self._frame[0]), self.encode(self._frame[1]))
 

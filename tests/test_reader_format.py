@@ -38,7 +38,9 @@ def request(*texts: str, language: str = "nl", style: Style = Style.SHORT) -> Re
     return ReadRequest("Wat kost het?", language, passages, style)
 
 
-def test_the_prompt_shows_passages_then_the_question_and_opens_a_marker(codec: WordCodec) -> None:
+def test_the_prompt_shows_passages_then_the_question_and_opens_a_marker(
+    codec: WordCodec,
+) -> None:
     made = ReadRequest(
         "Wat kost\nhet?", "nl", (passage(1, "Het kost 5 euro.", "Paspoort", "Prijs › 2026"),), Style.SHORT
     )
@@ -97,9 +99,41 @@ def test_the_first_token_is_a_given_number_or_abstaining(codec: WordCodec) -> No
 def test_after_the_number_the_marker_closes_and_words_are_free(codec: WordCodec) -> None:
     form = ReaderFormat(codec)
     prompt = form.render(request("een", "twee"), 500)
-    one, close = codec.encode("1")[0], codec.encode("]")[0]
+    one, close, word = codec.encode("1")[0], codec.encode("]")[0], codec.encode(" een")[0]
     assert form.allowed(prompt, [one]) == (close,)
-    assert form.allowed(prompt, [one, close]) is None
+    assert set(form.allowed(prompt, [one, close]) or ()) >= {word}
+
+
+def test_a_short_answer_is_held_to_the_words_of_the_passage_it_names(codec: WordCodec) -> None:
+    form = ReaderFormat(codec)
+    prompt = form.render(request("een kat", "twee honden blaffen"), 500)
+    first, second = codec.encode("1]"), codec.encode("2]")
+    codec.encode(" een kat twee honden blaffen ja nee Paspoort")
+
+    def words(ids: list[int]) -> set[str]:
+        return {codec.decode([token]) for token in form.allowed(prompt, ids) or ()}
+
+    assert words(first) == {" een", " kat", " ja", " nee", " Paspoort"}
+    assert words([*second, *codec.encode(" twee")]) == {" honden", ""}
+
+
+def test_a_short_answer_may_begin_with_a_figure(codec: WordCodec) -> None:
+    form = ReaderFormat(codec)
+    prompt = form.render(request("kost 80 euro"), 500)
+    space, eight = codec.encode(" ")[0], codec.encode("8")[0]
+    first = codec.encode("1]")
+    assert space in (form.allowed(prompt, first) or ())
+    assert eight in (form.allowed(prompt, [*first, space]) or ())
+    assert space not in (form.allowed(prompt, [*first, space]) or ())
+
+
+@pytest.mark.parametrize(("language", "style"), [("en", Style.SHORT), ("nl", Style.FULL)])
+def test_a_translation_and_a_full_answer_are_in_words_of_their_own(
+    codec: WordCodec, language: str, style: Style
+) -> None:
+    form = ReaderFormat(codec)
+    prompt = form.render(request("een", language=language, style=style), 500)
+    assert form.allowed(prompt, codec.encode("1]")) is None
 
 
 def test_a_later_marker_holds_only_given_numbers(codec: WordCodec) -> None:

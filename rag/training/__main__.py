@@ -2,17 +2,27 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 
 from index.weights import ensure_generator
 from rag.answers import Style
-from rag.training.calibrate import expected_calibration_error, fit, is_right, raw_confidence, reliability
-from rag.training.codec import folder_codec
+from rag.generator import load_reader_folder
+from rag.training.calibrate import (
+    Fitted,
+    expected_calibration_error,
+    fit,
+    is_right,
+    raw_confidence,
+    reliability,
+    risk_coverage_curve,
+)
+from rag.training.citing_last import CitingLastFormat
 from rag.training.evaluate import Outcome, dev_sets, evaluate_set, read_outcomes, write_outcomes
-from rag.training.export import ADAPTER_FOLDER, export_adapter, write_calibration
+from rag.training.export import ADAPTER_FOLDER, average_adapters, export_adapter, write_calibration
+from rag.training.figures import share_figure
 from rag.training.lora import LoraShape
 from rag.training.report import summary_lines
 from rag.training.train import TrainConfig, train
@@ -70,6 +80,17 @@ def export_command(
     typer.echo(f"exported to {export_adapter(run, into, LoraShape(rank, alpha))}")
 
 
+@app.command("average")
+def average_command(
+    earlier: Annotated[Path, typer.Argument(exists=True, help="The adapter that the other went on from.")],
+    later: Annotated[Path, typer.Argument(exists=True)],
+    share: Annotated[float, typer.Option(min=0, max=1, help="How much of the later one.")] = 0.5,
+    into: Path = ADAPTER_FOLDER,
+) -> None:
+    """Average two adapters of one run's path, weight by weight, without a calibration."""
+    typer.echo(f"exported to {average_adapters(earlier, later, share, into)}")
+
+
 @app.command("merge")
 def merge_command(
     home: Annotated[Path, typer.Option(help="The folder under which models are materialised.")],
@@ -88,22 +109,25 @@ def evaluate_command(
     style: Style = Style.SHORT,
     limit: Annotated[int, typer.Option(help="Questions a set, at least.")] = 10**9,
     threads: int = 2,
+    citing_last: Annotated[bool, typer.Option(help="The model was trained on the other format.")] = False,
 ) -> None:
     """Answer the dev questions greedily, keep every outcome, and print the figures."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(threads)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
-    loaded.eval()
-    codec = folder_codec(model)
+    reader = load_reader_folder(model, threads=threads)
+    if citing_last:
+        reader = reader.with_format(CitingLastFormat)
     for dev in dev_sets(shared, embedder, run, style, limit):
         path = run / f"outcomes-{dev.name}-{style.value}.jsonl"
-        _print_summary(write_outcomes(evaluate_set(loaded, codec, dev), path), 0.5)
+        _print_summary(write_outcomes(evaluate_set(reader, dev), path), 0.5)
 
 
 @app.command("calibrate")
-def calibrate_command(run: Run = Path("runs/reader"), into: Path = ADAPTER_FOLDER) -> None:
+def calibrate_command(
+    run: Run = Path("runs/reader"),
+    into: Path = ADAPTER_FOLDER,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for reliability.svg and risk-coverage.svg.")
+    ] = None,
+) -> None:
     """Fit threshold and confidence on the outcomes of `evaluate`, and store them in the adapter's card."""
     outcomes = [o for path in sorted(run.glob("outcomes-*-short.jsonl")) for o in read_outcomes(path)]
     fitted = fit(outcomes)
@@ -117,6 +141,32 @@ def calibrate_command(run: Run = Path("runs/reader"), into: Path = ADAPTER_FOLDE
     for each in bins:
         typer.echo(f"  confidence {each.confidence:.2f}  right {each.accuracy:.2f}  n {each.n}")
     typer.echo(f"expected calibration error {expected_calibration_error(bins):.3f}")
+    curve = _risk_coverage(outcomes, fitted)
+    for coverage, risk in curve:
+        typer.echo(f"  coverage {coverage:.1f}  wrong {risk:.2f}")
+    if figures:
+        figures.mkdir(parents=True, exist_ok=True)
+        (figures / "reliability.svg").write_text(
+            share_figure(
+                [(each.confidence, each.accuracy) for each in bins],
+                "confidence",
+                "share right",
+                with_diagonal=True,
+            ),
+            "utf-8",
+        )
+        (figures / "risk-coverage.svg").write_text(
+            share_figure(curve, "share answered", "share wrong of these"), "utf-8"
+        )
+
+
+def _risk_coverage(outcomes: Sequence[Outcome], fitted: Fitted) -> list[tuple[float, float]]:
+    """Over all questions, the most confident first; an unanswerable one that is answered is wrong."""
+    xs, ys = zip(*fitted.points, strict=True)
+    # The raw confidence breaks ties: the calibrated one is level between its points' ends.
+    raw = raw_confidence(outcomes)
+    confidence = np.interp(raw, xs, ys) + 1e-9 * raw
+    return risk_coverage_curve(confidence, np.array([is_right(o) for o in outcomes], dtype=np.float64))
 
 
 def _print_summary(outcomes: Sequence[Outcome], threshold: float) -> None:

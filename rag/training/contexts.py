@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corpus import sentences
-from corpus.document import Language
+from corpus.document import UNDETERMINED, Language
 from rag.answers import Style
 from rag.reader_format import CitedSentence
 from rag.training.sources import Asked, Kind, Source, Span
 
-_YES_NO = frozenset({"ja", "nee", "yes", "no"})
+YES_NO = frozenset({"ja", "nee", "yes", "no"})
 SHINGLE_WORDS = 6
 
 
@@ -32,11 +32,15 @@ class Shown:
     key: str
     title: str
     text: str
+    language: Language = UNDETERMINED
 
 
 @dataclass(frozen=True, slots=True)
 class Posed:
-    """A question in one context; no sentences means that the reader should abstain."""
+    """A question in one context; no sentences means that the reader should abstain.
+
+    `about` is the number of the passage that it was asked about, 0 where that isn't among them.
+    """
 
     id: str
     kind: Kind
@@ -44,6 +48,7 @@ class Posed:
     language: Language
     style: Style
     sentences: tuple[CitedSentence, ...]
+    about: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,9 @@ class DrawConfig:
 
 
 PAIRS = DrawConfig(Kind.PAIRS, 16, missing_share=0.12)
-SQUAD = DrawConfig(Kind.SQUAD, 24, keep_unanswerable=0.6, missing_share=0.03, outside_share=0.1)
+WRITTEN = DrawConfig(Kind.WRITTEN, 16, missing_share=0.08)
+OWN = DrawConfig(Kind.OWN, 16, missing_share=0.05, outside_share=0.5)
+SQUAD = DrawConfig(Kind.SQUAD, 24, keep_unanswerable=0.8, missing_share=0.03, outside_share=0.1)
 POLICY = DrawConfig(Kind.POLICY, 12, missing_share=0.2, outside_share=0.0)
 
 
@@ -157,6 +164,7 @@ class Drawer:
                     source.key,
                     title,
                     source.text[crops[index].start : crops[index].end],
+                    source.language,
                 )
             )
         numbers = {index: number for number, index in enumerate(chosen, start=1)}
@@ -165,7 +173,7 @@ class Drawer:
             for i, q in taken
             if q.proof is None or _holds(crops[i], q.proof)
         ]
-        posed += [replace(pose(q, 1, rng, config.style), sentences=()) for q in missing]
+        posed += [replace(pose(q, 1, rng, config.style), sentences=(), about=0) for q in missing]
         rng.shuffle(posed)
         return Context(tuple(shown), tuple(posed))
 
@@ -271,7 +279,7 @@ def pose(asked: Asked, number: int, rng: random.Random, forced: Style | None = N
             style = Style.FULL
         elif not asked.full:
             style = Style.SHORT
-    elif asked.kind is not Kind.PAIRS:
+    elif asked.kind in {Kind.SQUAD, Kind.POLICY}:
         style = Style.SHORT
     return Posed(
         asked.id,
@@ -280,6 +288,7 @@ def pose(asked: Asked, number: int, rng: random.Random, forced: Style | None = N
         asked.language,
         style,
         cited(asked, number, style),
+        number,
     )
 
 
@@ -300,7 +309,7 @@ def _holds(outer: Span, inner: Span) -> bool:
 def _absent(question: Asked, lowered_text: str) -> bool:
     """Whether a question's answer surely doesn't stand in a text; a yes or no can't be looked up."""
     short = question.short.lower().strip()
-    return bool(question.answerable and len(short) > 2 and short not in _YES_NO and short not in lowered_text)
+    return bool(question.answerable and len(short) > 2 and short not in YES_NO and short not in lowered_text)
 
 
 def endless(

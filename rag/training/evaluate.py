@@ -1,32 +1,26 @@
-"""What the reader does with dev questions: greedy answers, many questions to a context.
+"""What the reader does with dev questions, by the product's own reading loop, with the passages given.
 
 For fitting the calibration and for looking at mistakes. The figures that are published are the evaluation
 runner's, over the product's own search and prompt.
 """
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from corpus.document import UNDETERMINED, Chunk, Language
+from corpus.document import Chunk, Language
 from eval.metrics import answer_f1
 from index.hits import Hit
 from rag.answers import Passage, Style
-from rag.prompts import Prompt, TokenCodec
-from rag.reader_format import ReaderFormat
-from rag.training.contexts import PAIRS, SQUAD, Context, DrawConfig, Drawer, Posed
-from rag.training.packing import Block, Pack, pack
+from rag.calibration import Calibration
+from rag.generator import CausalReader
+from rag.reading import Reading, ReadRequest
+from rag.training.contexts import PAIRS, SQUAD, Context, DrawConfig, Drawer, Posed, Shown
 from rag.training.similar import passage_vectors
 from rag.training.sources import Kind, Source, read_cases, read_sources
 
-if TYPE_CHECKING:
-    import torch
-
 FOUR_PASSAGES = (0, 0, 0, 1)
-_NEW_TOKENS = {Style.SHORT: 32, Style.FULL: 110}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +104,29 @@ def _dev_set(
     return DevSet(name, tuple(contexts), golds | answers, {q.id: s.language for q, s in asked})
 
 
-def evaluate_set(model: Any, codec: TokenCodec, dev: DevSet) -> Iterator[Outcome]:
-    """An outcome for each question, context after context."""
-    writer = ContextWriter(model, codec)
+NEVER_ABSTAINING = Calibration(abstain_threshold=2.0)
+"""The answer is written even where abstaining is likelier, so that any threshold can be tried."""
+
+
+def evaluate_set(reader: CausalReader, dev: DevSet) -> Iterator[Outcome]:
+    """An outcome for each question, context after context; sets the reader to answer always."""
+    reader.calibration = NEVER_ABSTAINING
     for context in dev.contexts:
-        packed = pack(context, codec, 10**6)
-        for posed, written in zip(context.questions, writer.write(packed, context.questions), strict=True):
-            yield _outcome(posed, written, dev)
+        passages = tuple(as_passage(number, shown) for number, shown in enumerate(context.passages, start=1))
+        for posed in context.questions:
+            reading = reader.read(ReadRequest(posed.question, posed.language, passages, posed.style))
+            yield _outcome(posed, reading, dev)
 
 
-def _outcome(posed: Posed, written: "Written", dev: DevSet) -> Outcome:
+def as_passage(number: int, shown: Shown) -> Passage:
+    """A passage of a context as a reader gets it."""
+    chunk = Chunk("", shown.key, 0, 0, len(shown.text), shown.text)
+    return Passage(number, Hit(chunk, 0.0), shown.title, "", shown.language)
+
+
+def _outcome(posed: Posed, reading: Reading, dev: DevSet) -> Outcome:
     gold = dev.answers[posed.id] if posed.sentences else ()
+    text = " ".join(claim.text for claim in reading.claims)
     return Outcome(
         id=posed.id,
         set=dev.name,
@@ -130,151 +136,12 @@ def _outcome(posed: Posed, written: "Written", dev: DevSet) -> Outcome:
         question=posed.question,
         gold=gold,
         gold_number=posed.sentences[0].number if posed.sentences else 0,
-        number=written.number,
-        text=written.text,
-        abstain_probability=written.abstain_probability,
-        answer_probability=written.answer_probability,
-        f1=answer_f1(written.text, gold) if gold else 0.0,
+        number=next((number for claim in reading.claims for number in claim.numbers), 0),
+        text=text,
+        abstain_probability=reading.abstain_probability,
+        answer_probability=reading.answer_probability,
+        f1=answer_f1(text, gold) if gold else 0.0,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What the reader wrote if it had to answer, and how likely it was to abstain instead."""
-
-    number: int
-    text: str
-    abstain_probability: float
-    answer_probability: float
-
-
-class ContextWriter:
-    """Answers all questions of a context in one batch: the passages are computed once and shared."""
-
-    def __init__(self, model: Any, codec: TokenCodec) -> None:
-        self._model, self._codec = model, codec
-        self._format = ReaderFormat(codec)
-        self._window = int(model.config.sliding_window)
-        self._abstain = self._format.abstain_token_id
-        self._digits = [codec.encode(str(number))[0] for number in range(1, 10)]
-
-    def write(self, packed: Pack, questions: Sequence[Posed]) -> list[Written]:
-        """One `Written` a question, greedily, in their order."""
-        import torch
-
-        with torch.inference_mode():
-            return self._write(packed, questions)
-
-    def _write(self, packed: Pack, questions: Sequence[Posed]) -> list[Written]:
-        import torch
-
-        rows = _Rows(self._model, packed, self._window)
-        first = rows.prefill(packed.blocks)
-        digits = self._digits[: packed.passages]
-        among = first[:, [self._abstain, *digits]].log_softmax(-1)
-        abstains = among[:, 0].exp().tolist()
-        best = first[:, digits].log_softmax(-1).max(-1)
-        answers = [
-            _Answering(Prompt((), _numbered(packed.passages), q.language, q.style), [digits[place]], [score])
-            for q, place, score in zip(questions, best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        while any(answer.is_live for answer in answers):
-            logits = rows.step(torch.tensor([answer.ids[-1] for answer in answers]))
-            for answer, row in zip(answers, logits, strict=True):
-                self._advance(answer, row)
-        return [self._result(answer, abstain) for answer, abstain in zip(answers, abstains, strict=True)]
-
-    def _advance(self, answer: "_Answering", logits: "torch.Tensor") -> None:
-        """The likeliest of the tokens that the format allows, as in answering."""
-        import torch
-
-        if not answer.is_live:
-            return
-        allowed = self._format.allowed(answer.prompt, answer.ids)
-        candidates = None if allowed is None else torch.tensor(list(allowed))
-        score = (logits if candidates is None else logits[candidates]).log_softmax(-1).max(-1)
-        place = int(score.indices)
-        answer.ids.append(place if candidates is None else int(candidates[place]))
-        answer.scores.append(float(score.values))
-        full = len(answer.ids) >= _NEW_TOKENS[answer.prompt.style]
-        answer.is_live = not (full or self._format.is_finished(answer.prompt, answer.ids))
-
-    def _result(self, answer: "_Answering", abstain: float) -> Written:
-        text = self._format.visible_text(answer.prompt, answer.ids)
-        mean = math.exp(sum(answer.scores) / len(answer.scores))
-        return Written(self._digits.index(answer.ids[0]) + 1, text, abstain, mean)
-
-
-@dataclass(slots=True)
-class _Answering:
-    """One answer while it is written; `scores` are its tokens' log-probabilities."""
-
-    prompt: Prompt
-    ids: list[int]
-    scores: list[float]
-    is_live: bool = True
-
-
-def _numbered(count: int) -> tuple[Passage, ...]:
-    """Passages of which only the numbers matter."""
-    hit = Hit(Chunk("", "", 0, 0, 0, ""), 0.0)
-    return tuple(Passage(number, hit, "", "", UNDETERMINED) for number in range(1, count + 1))
-
-
-class _Rows:
-    """The questions of one context as a batch behind one cache, with masks by position."""
-
-    def __init__(self, model: Any, packed: Pack, window: int) -> None:
-        from transformers import DynamicCache
-
-        self._model, self._window = model, window
-        # Without the config every layer keeps all of its past, and the masks here do the sliding.
-        self._cache = DynamicCache()
-        self._context = packed.context_ids
-        self._positions: Any = None
-
-    def prefill(self, blocks: Sequence[Block]) -> "torch.Tensor":
-        """Logits of shape (rows, vocabulary) for each question's first token."""
-        import torch
-
-        length, rows = len(self._context), len(blocks)
-        positions = torch.arange(length)[None]
-        self._run(torch.tensor([self._context]), positions, positions)
-        self._cache.batch_repeat_interleave(rows)
-        width = max(len(block.prompt_ids) for block in blocks)
-        ids = torch.zeros(rows, width, dtype=torch.long)
-        own = torch.full((rows, width), -1)
-        for row, block in enumerate(blocks):
-            size = len(block.prompt_ids)
-            ids[row, width - size :] = torch.tensor(block.prompt_ids)
-            own[row, width - size :] = torch.arange(length, length + size)
-        self._positions = torch.cat([positions.expand(rows, -1), own], dim=1)
-        return self._run(ids, own, self._positions)
-
-    def step(self, tokens: "torch.Tensor") -> "torch.Tensor":
-        """Logits of shape (rows, vocabulary) after one more token a row."""
-        import torch
-
-        following = self._positions[:, -1:] + 1
-        self._positions = torch.cat([self._positions, following], dim=1)
-        return self._run(tokens[:, None], following, self._positions)
-
-    def _run(self, ids: "torch.Tensor", queries: "torch.Tensor", keys: "torch.Tensor") -> "torch.Tensor":
-        """Positions below 0 are padding: nothing attends to them but themselves."""
-        distance = queries[:, :, None] - keys[:, None, :]
-        full = ((distance >= 0) & (keys >= 0)[:, None, :]) | ((queries < 0)[:, :, None] & (distance == 0))
-        masks = {
-            "full_attention": full[:, None],
-            "sliding_attention": (full & (distance < self._window))[:, None],
-        }
-        hidden = self._model.model(
-            input_ids=ids,
-            position_ids=queries.clamp(min=0),
-            attention_mask=masks,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
-        return self._model.lm_head(hidden[:, -1].contiguous()).float()  # type: ignore[no-any-return]
 
 
 def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> list[Outcome]:

@@ -46,6 +46,34 @@ def export_adapter(run: Path, folder: Path, shape: LoraShape) -> Path:
     return folder
 
 
+def average_adapters(earlier: Path, later: Path, share: float, folder: Path) -> Path:
+    """Writes `later`'s adapter moved towards the `earlier` one that it went on from: `share` of it is `later`'s.
+
+    Two points of one run's path can be averaged weight by weight and often read better than either (Wortsman et
+    al., ICML 2022; Izmailov et al., UAI 2018). A calibration is dropped.
+
+    Raises ModelError where the two don't have the same tensors.
+    """
+    from safetensors.torch import load_file, save_file
+
+    one, other = load_file(earlier / ADAPTER_WEIGHTS), load_file(later / ADAPTER_WEIGHTS)
+    if {n: t.shape for n, t in one.items()} != {n: t.shape for n, t in other.items()}:
+        raise ModelError(f"{earlier} and {later} aren't adapters of one run; name two of the same shape")
+    shutil.copytree(later, folder, dirs_exist_ok=True)
+    mean = {
+        name: ((1 - share) * tensor.float() + share * other[name].float()).to(tensor.dtype)
+        for name, tensor in one.items()
+    }
+    weights = folder / ADAPTER_WEIGHTS
+    save_file(mean, weights, metadata={"format": "pt"})
+    weights.chmod(0o644)
+    before, after = (json.loads((each / CARD).read_text(encoding="utf-8")) for each in (earlier, later))
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    averaged = {"earlier": before["id"], "later": after["id"], "share": share}
+    _write_json(folder / CARD, _card(sha256, after["trained"]) | {"averaged": averaged})
+    return folder
+
+
 def write_calibration(folder: Path, fitted: Fitted) -> None:
     """Stores what was fitted in the adapter's card."""
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))

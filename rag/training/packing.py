@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag.prompts import TokenCodec, as_data
-from rag.reader_format import ABSTAIN_TOKEN, CitedSentence, passage_text, question_ids, target_ids
+from rag.prompts import TokenCodec
+from rag.reader_format import passage_text, question_ids, target_ids
+from rag.training import citing_last
 from rag.training.contexts import Context
 
 if TYPE_CHECKING:
@@ -64,10 +65,10 @@ class PackTensors:
     firsts: "torch.Tensor"
 
 
-def pack(context: Context, codec: TokenCodec, max_tokens: int, citing_last: bool = False) -> Pack:
+def pack(context: Context, codec: TokenCodec, max_tokens: int, is_citing_last: bool = False) -> Pack:
     """A context's tokens; blocks past `max_tokens` are left out, but never all of them.
 
-    `citing_last` puts each marker after its sentence, for comparing the two formats.
+    `is_citing_last` puts each marker after its sentence, for comparing the two formats.
     """
     ids = [] if codec.bos_id is None else [codec.bos_id]
     for number, shown in enumerate(context.passages, start=1):
@@ -76,9 +77,9 @@ def pack(context: Context, codec: TokenCodec, max_tokens: int, citing_last: bool
     room = max_tokens - len(ids)
     for posed in context.questions:
         prompt = question_ids(codec, posed.question, posed.language, posed.style)
-        if citing_last:
-            prompt = prompt[: -len(codec.encode(" ["))]
-            target = citing_last_ids(codec, posed.sentences, min(codec.eos_ids))
+        if is_citing_last:
+            prompt = citing_last.prompt_ids(codec, prompt)
+            target = citing_last.target_ids(codec, posed.sentences, min(codec.eos_ids))
         else:
             target = target_ids(codec, posed.sentences, min(codec.eos_ids))
         room -= len(prompt) + len(target) - 1
@@ -86,20 +87,6 @@ def pack(context: Context, codec: TokenCodec, max_tokens: int, citing_last: bool
             break
         blocks.append(Block(tuple(prompt), tuple(target)))
     return Pack(tuple(ids), tuple(blocks), len(context.passages))
-
-
-def citing_last_ids(codec: TokenCodec, sentences: Sequence[CitedSentence], eos_id: int) -> list[int]:
-    """The target with each marker after its sentence; abstaining is the same single token."""
-    if not sentences:
-        return [codec.token_id(ABSTAIN_TOKEN), eos_id]
-    ids: list[int] = []
-    for sentence in sentences:
-        ids += (
-            codec.encode(f" {as_data(sentence.text)}")
-            + codec.encode(" [")
-            + codec.encode(f"{sentence.number}]")
-        )
-    return [*ids, eos_id]
 
 
 def to_tensors(packed: Pack, sliding_window: int) -> PackTensors:

@@ -1,10 +1,11 @@
 """What the reader is trained on: passages and the questions that were asked about them.
 
-Three kinds of files become the same two types:
+Four kinds of files become the same two types:
 
 - pairs (`pairs.train.jsonl`): the passage stands in the record, the evidence is verbatim;
 - cases (`squad2.train`, `policyqa.train`): DESIGN's form of an evaluation case, with a document of a corpus;
-- written pairs (`rag/training/data/*.jsonl`): questions of this project on spans of a corpus, by offsets.
+- written pairs (`rag/training/data/*.jsonl`): questions of this project on spans of a corpus, by offsets;
+- own passages (`rag/training/data_own/*.jsonl`): passages of this project with their questions.
 
 Offsets are code points into the passage's own text.
 """
@@ -22,6 +23,7 @@ from corpus.document import DUTCH, ENGLISH, Language
 from corpus.errors import EvalSetError, MissingPathError
 
 WRITTEN = Path(__file__).parent / "data"
+OWN = Path(__file__).parent / "data_own"
 _DUTCH_WORDS = frozenset(
     ("de", "het", "een", "van", "en", "dat", "voor", "niet", "met", "zijn", "die", "als", "wordt")
 )
@@ -39,6 +41,8 @@ class Kind(StrEnum):
     """Where a question comes from; decides how often it is trained."""
 
     PAIRS = "pairs"
+    WRITTEN = "written"
+    OWN = "own"
     SQUAD = "squad2"
     POLICY = "policyqa"
 
@@ -85,7 +89,9 @@ class Source:
     asked: list[Asked] = field(default_factory=list)
 
 
-def read_sources(shared: Path, written: Path = WRITTEN, split: str = "train") -> list[Source]:
+def read_sources(
+    shared: Path, written: Path = WRITTEN, own: Path = OWN, split: str = "train"
+) -> list[Source]:
     """Every passage of the training files under `shared` (a folder with `reader/` and `corpora/`).
 
     With `split="dev"` only `pairs.dev`. Raises MissingPathError and EvalSetError.
@@ -107,7 +113,12 @@ def read_sources(shared: Path, written: Path = WRITTEN, split: str = "train") ->
     corpora.read_laws({record["document"] for record in records if record["corpus"] == "laws"})
     for record in records:
         _add_written(by_document, by_key, corpora, record)
-    return [*pairs, *by_document.values(), *by_key.values()]
+    return [*pairs, *by_document.values(), *by_key.values(), *read_own(own)]
+
+
+def read_own(folder: Path = OWN) -> list[Source]:
+    """The project's own passages. Raises EvalSetError where an evidence doesn't stand in its passage."""
+    return [_own_source(record) for path in sorted(folder.glob("*.jsonl")) for record in _records(path)]
 
 
 def read_cases(path: Path, corpus: Path, kind: Kind) -> list[Source]:
@@ -160,6 +171,22 @@ def _asked_of_pair(record: dict[str, Any], text: str) -> Asked:
     )
 
 
+def _own_source(record: dict[str, Any]) -> Source:
+    title = " › ".join(part for part in (record["title"], record.get("heading", "")) if part)
+    source = Source(record["id"], record["id"], "own", title, record["language"], record["text"])
+    for number, asked in enumerate(record["questions"]):
+        base = (f"{record['id']}/{number}", Kind.OWN, asked["question"], asked["language"])
+        if not asked.get("answerable", True):
+            source.asked.append(Asked(*base))
+            continue
+        start = source.text.find(asked["evidence"])
+        if start < 0:
+            raise EvalSetError(f"{base[0]}: its evidence doesn't stand in its passage; correct it")
+        proof = Span(start, start + len(asked["evidence"]))
+        source.asked.append(Asked(*base, asked["short"], asked["answer"], proof))
+    return source
+
+
 def _add_cases(found: dict[str, Source], corpora: "_Corpora", path: Path, kind: Kind) -> None:
     for record in _records(path):
         key = record["tags"]["document"]
@@ -207,7 +234,7 @@ def _add_written(
 
 
 def _asked_of_written(record: dict[str, Any], text: str, offset: int) -> Asked:
-    base = (record["id"], Kind.PAIRS, record["question"], record["language"])
+    base = (record["id"], Kind.WRITTEN, record["question"], record["language"])
     if not record["answerable"]:
         return Asked(*base)
     start, end = (position - offset for position in record["evidence"])

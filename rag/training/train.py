@@ -16,9 +16,11 @@ from typing import Any
 from rag.prompts import TokenCodec
 from rag.training.codec import folder_codec
 from rag.training.contexts import (
+    OWN,
     PAIRS,
     POLICY,
     SQUAD,
+    WRITTEN,
     Context,
     DrawConfig,
     Drawer,
@@ -32,6 +34,7 @@ from rag.training.lora import (
     load_trainable,
     pack_loss,
 )
+from rag.training.orders import read_orders, with_order
 from rag.training.packing import Pack, pack
 from rag.training.similar import passage_vectors
 from rag.training.sources import Kind, read_sources
@@ -42,6 +45,8 @@ ADAPTER = "adapter.safetensors"
 LOG = "log.jsonl"
 _CONFIGS: dict[Kind, DrawConfig] = {
     Kind.PAIRS: PAIRS,
+    Kind.WRITTEN: WRITTEN,
+    Kind.OWN: OWN,
     Kind.SQUAD: SQUAD,
     Kind.POLICY: POLICY,
 }
@@ -49,7 +54,8 @@ _CONFIGS: dict[Kind, DrawConfig] = {
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """A run. `mixture` says how often a context of each kind is drawn; times are seconds of training.
+    """A run. `mixture` says how often a context of each kind is drawn, `order_share` how many of them
+    hold an order; times are seconds of training.
 
     Every `validate_every`th checkpoint is validated, and the last. `start_from` is an exported adapter to go
     on from where the run has no checkpoint of its own.
@@ -73,9 +79,16 @@ class TrainConfig:
     drawn_vocabulary: int = 40_000
     threads: int = 2
     citing_last: bool = False
+    order_share: float = 0.15
     start_from: Path | None = None
     mixture: dict[str, float] = field(
-        default_factory=lambda: {"pairs": 0.62, "squad2": 0.28, "policyqa": 0.10}
+        default_factory=lambda: {
+            "pairs": 0.28,
+            "written": 0.28,
+            "own": 0.14,
+            "squad2": 0.25,
+            "policyqa": 0.05,
+        }
     )
 
 
@@ -97,6 +110,7 @@ class ContextStream:
     def __init__(self, config: TrainConfig, places: dict[str, tuple[int, int]]) -> None:
         self._config = config
         self.places = places
+        self._orders = read_orders()
         self._streams = {kind: self._stream(kind) for kind in Kind if config.mixture.get(kind.value)}
 
     def _stream(self, kind: Kind) -> Iterator[tuple[int, int, Context]]:
@@ -121,6 +135,8 @@ class ContextStream:
         kind = rng.choices(kinds, [self._config.mixture[k.value] for k in kinds])[0]
         epoch, position, context = next(self._streams[kind])
         self.places[kind.value] = (epoch, position)
+        if rng.random() < self._config.order_share:
+            return with_order(context, self._orders, rng)
         return context
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from eval.metrics import roc_auc
 from rag.prompts import TokenCodec
 from rag.reader_format import ABSTAIN_TOKEN, MAX_PASSAGES
 from rag.training.contexts import PAIRS, SQUAD, Context, DrawConfig, Drawer
@@ -134,9 +134,3 @@ def _summary(
         f"{name}_auc": round(roc_auc(score, truth), 4),
         f"{name}_passage": round(float(np.mean(right)), 4),
     }
-
-
-def roc_auc(score: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """The probability that a true one scores above a false one, ties half; 0.5 where either is missing."""
-    above = score[truth][:, None] - score[~truth][None, :]
-    return float(((above > 0) + 0.5 * (above == 0)).mean()) if above.size else 0.5
