@@ -153,9 +153,9 @@ class GemmaModel:
             room = len(prompt.token_ids) + (new_tokens if len(prompts) == 1 else 0)
             cache = self._decoder.new_cache(room)
             known = self._copy_beginning(prompt, cache)
-            states = self._decoder.forward(torch.tensor([prompt.token_ids[known:]]), cache)
+            states = self._decoder.forward(torch.tensor([prompt.token_ids[known:]]), cache, last_only=True)
             caches.append(cache)
-            hidden.append(states[0, -1:])
+            hidden.append(states[0])
         if len(prompts) > 1:
             longest = max(len(prompt.token_ids) for prompt in prompts)
             caches = [join(caches, longest + new_tokens)]

@@ -17,7 +17,7 @@ from corpus.errors import ModelError
 from index.vocabulary import WRITABLE, save_writable, tokenizer_in_background
 from rag.answers import Style
 from rag.calibration import Calibration
-from rag.gemma import GemmaDecoder, read_shape, shape_of
+from rag.gemma import GemmaDecoder, Linear, read_shape, shape_of
 from rag.gemma_model import GemmaModel, TokenizerCodec, load_gemma
 from rag.generator import CausalReader, ReaderLimits, computes_in_bfloat16, load_reader_folder
 from rag.language_model import ReversibleSession
@@ -357,7 +357,9 @@ def test_guessing_changes_only_how_often_the_model_is_called(monkeypatch: pytest
     decoder = decoder_of(model)
     forward = decoder.forward
     monkeypatch.setattr(
-        decoder, "forward", lambda ids, cache: calls.append(ids.shape[1]) or forward(ids, cache)
+        decoder,
+        "forward",
+        lambda ids, *more, **named: calls.append(ids.shape[1]) or forward(ids, *more, **named),
     )
     subject = reader(GemmaModel(decoder, range(VOCABULARY), "own"), tokens=40)
     # The answer itself stands in the prompt, so that many guesses are right; the prompt changes the answer,
@@ -368,6 +370,44 @@ def test_guessing_changes_only_how_often_the_model_is_called(monkeypatch: pytest
         longer = ReadRequest(question, "nl", request.passages, Style.SHORT)
         assert written(subject.read(longer)) == reference(model, longer, tokens=40)
     assert any(count > 1 for count in calls[1:])
+
+
+def test_the_last_state_alone_is_that_of_the_whole_pass() -> None:
+    decoder = decoder_of(tiny_model())
+    window = decoder.shape.window
+    for length in (1, window - 1, window + 5, 3 * window):
+        ids = torch.randint(3, VOCABULARY, (1, length), generator=torch.Generator().manual_seed(length))
+        whole, short = decoder.new_cache(length + 2), decoder.new_cache(length + 2)
+        with torch.inference_mode():
+            every, last = decoder.forward(ids, whole), decoder.forward(ids, short, last_only=True)
+            torch.testing.assert_close(last, every[:, -1:])
+            torch.testing.assert_close(short.keys[:, :, :length], whole.keys[:, :, :length])
+            # What is read after it finds the same beginning.
+            more = torch.tensor([[5, 6]])
+            torch.testing.assert_close(decoder.forward(more, short), decoder.forward(more, whole))
+
+
+def test_few_rows_are_multiplied_in_eight_bits_and_many_in_the_weights_own_type() -> None:
+    generator = torch.Generator().manual_seed(3)
+    weight = (torch.randn(96, 64, generator=generator) * torch.logspace(-3, 1, 96)[:, None]).bfloat16()
+    product = Linear(weight)
+    rows = torch.randn(32, 64, generator=generator).bfloat16()
+    exact = rows.float() @ weight.float().T
+    # Half a step of each row's scale for each of 64 numbers, and bfloat16's rounding of the result.
+    steps = weight.float().abs().amax(dim=1) / 127
+    allowed = 0.51 * steps * rows.float().abs().sum(dim=1, keepdim=True) + exact.abs() / 128
+    for count in (1, 5, 8):
+        off = (product(rows[:count]).float() - exact[:count]).abs()
+        assert (off <= allowed[:count]).all()
+        assert off.mean() > 0.1 * (product(rows).float()[:count] - exact[:count]).abs().mean()
+    many = product(rows).float()
+    assert ((many - exact).abs() <= exact.abs() / 64 + steps * 0.05).all()
+
+
+def test_products_in_float32_stay_exact_for_few_rows() -> None:
+    weight = torch.randn(96, 64, generator=torch.Generator().manual_seed(4))
+    rows = torch.randn(2, 64, generator=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(Linear(weight)(rows), rows @ weight.T)
 
 
 def test_tokens_of_the_prompt_can_be_written_though_the_output_layer_leaves_them_out() -> None:

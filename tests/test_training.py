@@ -48,6 +48,7 @@ from rag.training.figures import share_figure
 from rag.training.lora import LoraShape, MasterAdamW, Vocabulary, adapter_tensors, target_logits
 from rag.training.orders import OrderBook, read_orders, with_order
 from rag.training.packing import Block, Pack, pack, to_tensors
+from rag.training.report import agreement_lines
 from rag.training.sources import Asked, Kind, Source, Span, guess_language, read_own, read_sources
 from rag.training.train import ADAPTER, CHECKPOINT, TrainConfig, learning_rate
 
@@ -569,6 +570,19 @@ def test_reliability_and_risk() -> None:
 
 
 # The other format
+
+
+def test_two_runs_are_compared_question_by_question() -> None:
+    before = [replace(outcome(0.2, 1.0), id=str(n), text=f"word {n}") for n in range(20)]
+    after = [replace(o, text="other", f1=0.0, abstain_probability=0.3) if o.id == "3" else o for o in before]
+    after += [replace(outcome(0.2, 0.0), id="only here")]
+    (line,) = agreement_lines(before, after)
+    assert line.startswith("s, same language: 19 of 20 the same, P(abstain) moved 0.0050, F1 1.000 to 0.950")
+    # One of twenty is lost: the draws that miss it say 0, and none says more.
+    low, high = (float(part) for part in line.rpartition("[")[2].rstrip("]").split(", "))
+    assert -0.2 <= low < -0.05 < high <= 0
+    with pytest.raises(EvalSetError, match="share no question"):
+        agreement_lines(before, after[-1:]).__next__()
 
 
 def test_citing_last_writes_the_marker_after_the_span() -> None:

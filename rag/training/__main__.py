@@ -24,12 +24,13 @@ from rag.training.evaluate import Outcome, dev_sets, evaluate_set, read_outcomes
 from rag.training.export import ADAPTER_FOLDER, average_adapters, export_adapter, write_calibration
 from rag.training.figures import share_figure
 from rag.training.lora import LoraShape
-from rag.training.report import summary_lines
+from rag.training.report import agreement_lines, summary_lines
 from rag.training.train import TrainConfig, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Folder = Annotated[Path, typer.Option(exists=True, file_okay=False)]
+RunFolder = Annotated[Path, typer.Argument(exists=True, file_okay=False)]
 Run = Annotated[Path, typer.Option(help="Checkpoints, vectors and logs; not part of the repository.")]
 
 
@@ -110,14 +111,26 @@ def evaluate_command(
     limit: Annotated[int, typer.Option(help="Questions a set, at least.")] = 10**9,
     threads: int = 2,
     citing_last: Annotated[bool, typer.Option(help="The model was trained on the other format.")] = False,
+    plain: Annotated[bool, typer.Option(help="Transformers' forward pass, for comparing with ours.")] = False,
 ) -> None:
     """Answer the dev questions greedily, keep every outcome, and print the figures."""
-    reader = load_reader_folder(model, threads=threads)
+    reader = load_reader_folder(model, threads=threads, plain=plain)
     if citing_last:
         reader = reader.with_format(CitingLastFormat)
     for dev in dev_sets(shared, embedder, run, style, limit):
         path = run / f"outcomes-{dev.name}-{style.value}.jsonl"
         _print_summary(write_outcomes(evaluate_set(reader, dev), path), 0.5)
+
+
+@app.command("agree")
+def agree_command(before: RunFolder, after: RunFolder) -> None:
+    """Compare the outcomes of two runs of `evaluate`: how many answers are the same, and F1."""
+    found = [
+        [o for path in sorted(run.glob("outcomes-*-short.jsonl")) for o in read_outcomes(path)]
+        for run in (before, after)
+    ]
+    for line in agreement_lines(*found):
+        typer.echo(line)
 
 
 @app.command("calibrate")

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from corpus.errors import EvalSetError
+from eval.intervals import compare, mean_of
 from rag.training.evaluate import Outcome
 
 
@@ -33,4 +37,28 @@ def summary_lines(outcomes: Sequence[Outcome], threshold: float) -> Iterator[str
             right = mean([o.number == o.gold_number for o in answered])
             forced = mean([o.f1 for o in mine])
             line += f", F1 {f1:.3f} (never abstaining {forced:.3f}), right passage {right:.3f}"
+        yield line
+
+
+def agreement_lines(before: Sequence[Outcome], after: Sequence[Outcome]) -> Iterator[str]:
+    """A line a group over the questions that both have: how many answers have the same words, and F1 of both.
+
+    F1 is never abstaining; its difference has a 95% interval by a paired bootstrap over questions. Raises
+    EvalSetError where they share no question.
+    """
+    earlier = {o.id: o for o in before}
+    shared = [o for o in after if o.id in earlier]
+    if not shared:
+        raise EvalSetError("the two runs share no question; evaluate both on the same sets")
+    for label, mine in groups(shared):
+        pairs = [(earlier[o.id], o) for o in mine]
+        same = sum((a.number, a.text) == (b.number, b.text) for a, b in pairs)
+        moved = mean([abs(a.abstain_probability - b.abstain_probability) for a, b in pairs])
+        line = f"{label}: {same} of {len(pairs)} the same, P(abstain) moved {moved:.4f}"
+        if mine[0].answerable:
+            old, new = (np.array([pair[place].f1 for pair in pairs]) for place in (0, 1))
+            found = compare(mean_of(old), mean_of(new), np.arange(len(pairs)))
+            line += f", F1 {old.mean():.3f} to {new.mean():.3f}"
+            if found.low is not None:
+                line += f", difference {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
         yield line
