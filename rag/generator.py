@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 BUNDLED = "bundled"
 _ROWS = 8
-_GUESSES = 4
+_GUESSES = 3
+"""With the token before them, as many rows as the product in 8 bits takes at the price of one."""
 
 
 @dataclass(frozen=True, slots=True)
