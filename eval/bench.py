@@ -5,7 +5,6 @@ could do at most where that means something (`eval.bench_limits`), measured in t
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from corpus.errors import EvaluationError
 from corpus.limits import ReadLimits
 from eval.bench_limits import (
     ModelSize,
@@ -288,16 +288,21 @@ def bench_start(collection: str, question: str, repeats: int) -> BenchReport:
 
 
 def _process(arguments: Sequence[str]) -> tuple[float, float]:
-    """Seconds and peak resident megabytes of one run of the command line."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "api", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - started
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args)
+    """Seconds and peak resident megabytes of one run of the command line. Raises EvaluationError."""
+    with tempfile.TemporaryFile() as said:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "api", *arguments], stdout=subprocess.DEVNULL, stderr=said
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            said.seek(0)
+            reason = " ".join(said.read().decode(errors="replace").split())
+            raise EvaluationError(
+                f"`vraagbaak {' '.join(arguments)}` ended with {process.returncode}: {reason or 'no word of why'}"
+            )
     return seconds, usage.ru_maxrss / 1000
 
 

@@ -14,6 +14,7 @@ from eval.bench import (
     TimedEmbedder,
     TimedReader,
     TimedReading,
+    _process,
     bench_ask,
     bench_ingest,
     bench_search,
@@ -257,3 +258,11 @@ def test_a_grown_collection_has_the_source_first_and_perturbed_copies_after_it(t
             cosines = np.sum(grown.embeddings("doc/1~2").astype(np.float32) * first, axis=1)
             assert (cosines < 0.9999).all()
             assert (cosines > 0.98).all()
+
+
+def test_a_process_that_fails_is_named_with_what_it_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VRAAGBAAK_HOME", str(tmp_path))
+    with pytest.raises(EvaluationError, match=r"`vraagbaak ask --collection nowhere .*nowhere"):
+        _process(["ask", "--collection", "nowhere", "Why?"])
