@@ -5,6 +5,7 @@ could do at most where that means something (`eval.bench_limits`), measured in t
 """
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
