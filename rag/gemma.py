@@ -34,6 +34,7 @@ _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 _FEW_ROWS = 8
 """So many rows are quicker with the weights in 8 bits, whose product isn't made for many."""
 _QUANTISED_ROWS = 8192
+"""At a time, since the output layer in float32 at once would take 400 MB while loading."""
 _QUERY_ROWS = 256
 """A long prompt's attention is computed this many rows at a time, each against the keys it can see."""
 
