@@ -5,8 +5,9 @@ interpreter, so it runs beside the import of torch and the laying out of the wei
 listed once, when the model is made.
 """
 
+import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-WRITABLE = "writable-1.npy"
-"""The listed tokens beside a model; the number goes up when `writable_tokens` chooses others."""
+WRITABLE = "writable-2.npy"
+"""The listed tokens beside a model; the number goes up when `list_writable` chooses others."""
+COMMON = Path(__file__).parent / "common_tokens.npz"
+"""Which tokens of the bundled generator the words of Dutch and English use (`python -m rag.training tokens`)."""
 _WESTERN = re.compile("[\x00-\u024f\u2010-\u22ff\u2581]*")
 
 
@@ -47,7 +50,7 @@ def tokenizer_in_background(folder: Path) -> Iterator["Future[Tokenizer]"]:
 
 
 def writable_tokens(tokens: Sequence[tuple[str, int]]) -> list[int]:
-    """Ascending ids of the tokens in which Dutch and English are written: Latin letters, digits, signs.
+    """Ascending ids of the tokens in which western languages are written: Latin letters, digits, signs.
 
     Byte tokens and control tokens are among them, since their names are ASCII.
     """
@@ -56,8 +59,33 @@ def writable_tokens(tokens: Sequence[tuple[str, int]]) -> list[int]:
 
 
 def list_writable(tokenizer: "Tokenizer") -> "NDArray[np.int32]":
-    """The same of a tokenizer."""
-    return np.array(writable_tokens(list(tokenizer.get_vocab().items())), np.int32)
+    """Ascending ids of the tokens in which answers are written.
+
+    Of the bundled generator's vocabulary those that Dutch and English use, of another all western ones. What
+    is missing can still be copied from a prompt (`rag.gemma.Head.with_tokens`) or be spelt in smaller pieces.
+    """
+    vocabulary = tokenizer.get_vocab()
+    western = np.array(writable_tokens(list(vocabulary.items())), np.int32)
+    with np.load(COMMON, allow_pickle=False) as kept:
+        if str(kept["vocabulary"]) != vocabulary_id(vocabulary):
+            return western
+        is_common = np.unpackbits(kept["bits"]).astype(np.bool_)
+    common: NDArray[np.int32] = western[is_common[western]]
+    return common
+
+
+def save_common(tokenizer: "Tokenizer", common: Iterable[int], path: Path = COMMON) -> None:
+    """Writes which tokens are common, a bit to each of the vocabulary."""
+    vocabulary = tokenizer.get_vocab()
+    is_common = np.zeros(max(vocabulary.values()) + 1, np.bool_)
+    is_common[list(common)] = True
+    np.savez_compressed(path, bits=np.packbits(is_common), vocabulary=np.array(vocabulary_id(vocabulary)))
+
+
+def vocabulary_id(vocabulary: Mapping[str, int]) -> str:
+    """SHA-256 of the tokens in the order of their ids."""
+    ordered = sorted(vocabulary, key=vocabulary.__getitem__)
+    return hashlib.sha256("\n".join(ordered).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def save_writable(folder: Path) -> None:

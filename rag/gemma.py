@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 _FEW_ROWS = 8
-"""So many rows are quicker with the weights in 8 bits, whose product isn't made for many."""
+"""So many rows are quicker with the weights in 8 bits, whose product isn't made for many, and with attention
+as a plain product."""
 _QUANTISED_ROWS = 8192
 """At a time, since the output layer in float32 at once would take 400 MB while loading."""
 _QUERY_ROWS = 256
@@ -132,6 +133,20 @@ def join(parts: Sequence[KeyValues], capacity: int) -> KeyValues:
         values[:, row : row + len(part.lengths), :longest] = part.values[:, :, :longest]
         row += len(part.lengths)
     return KeyValues(keys, values, [length for part in parts for length in part.lengths])
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What some queries (places `first` to `last`) may see: the keys from `begin` to `end` but those hidden.
+
+    `mask` (rows, T, 1, end - begin) is added to the scores; None where nothing is hidden.
+    """
+
+    first: int
+    last: int
+    begin: int
+    end: int
+    mask: "torch.Tensor | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +276,15 @@ class GemmaDecoder:
         starts = torch.tensor(cache.lengths)
         positions = starts[:, None] + torch.arange(count)
         turns = {sliding: _turns(positions, angles, self.dtype) for sliding, angles in self._angles.items()}
-        masks = {sliding: self._mask(cache, count, sliding) for sliding in (True, False)} if rows > 1 else {}
+        # Made once for all layers of a kind.
+        sights = {sliding: self._sights(cache.lengths, count, sliding) for sliding in (True, False)}
         state = (self.embedding[ids] * self._embedding_scale).reshape(rows * count, -1)
         for index, layer in enumerate(self._layers):
             ends = last_only and layer is self._layers[-1]
-            state = self._block(state, layer, index, cache, turns[layer.is_sliding], masks, positions, ends)
+            seen = sights[layer.is_sliding]
+            if ends:
+                seen = self._sights([cache.lengths[0] + count - 1], 1, layer.is_sliding)
+            state = self._block(state, layer, index, cache, turns[layer.is_sliding], seen, positions, ends)
         cache.lengths = [length + count for length in cache.lengths]
         return _rms_norm(state, self._final_norm, self.shape.eps).view(rows, -1, self.shape.hidden)
 
@@ -276,7 +295,7 @@ class GemmaDecoder:
         index: int,
         cache: KeyValues,
         turn: "tuple[torch.Tensor, torch.Tensor]",
-        masks: "dict[bool, torch.Tensor]",
+        sights: "Sequence[_Sight]",
         positions: "torch.Tensor",
         last_only: bool,
     ) -> "torch.Tensor":
@@ -292,56 +311,64 @@ class GemmaDecoder:
             start = cache.lengths[0]
             cache.keys[index, 0, start : start + count] = key[0]
             cache.values[index, 0, start : start + count] = value[0]
-            if last_only:
-                state, query, start, count = state[-1:], query[:, -1:], start + count - 1, 1
-            seen = self._attend_row(query[0], index, cache, start, layer.is_sliding)
         else:
             places = torch.arange(rows)[:, None]
             cache.keys[index][places, positions] = key
             cache.values[index][places, positions] = value
-            seen = self._attend_rows(query, index, cache, masks[layer.is_sliding])
-        state = state + _rms_norm(layer.out(seen.reshape(rows * count, -1)), layer.attention_norm, eps)
+        if last_only:
+            state, query, count = state[-1:], query[:, -1:], 1
+        attended = self._attend(query, index, cache, sights)
+        state = state + _rms_norm(layer.out(attended.reshape(rows * count, -1)), layer.attention_norm, eps)
         gate, up = layer.gate_up(_rms_norm(state, layer.feed_norm, eps)).chunk(2, dim=-1)
         fed = layer.down(torch.nn.functional.gelu(gate, approximate="tanh") * up)
         return state + _rms_norm(fed, layer.output_norm, eps)
 
-    def _attend_row(
-        self, query: "torch.Tensor", index: int, cache: KeyValues, start: int, is_sliding: bool
+    def _attend(
+        self, query: "torch.Tensor", index: int, cache: KeyValues, sights: "Sequence[_Sight]"
     ) -> "torch.Tensor":
-        """Attention of one row's queries (T, heads, size), `start` tokens being there before."""
+        """Attention of queries (rows, T, heads, size) in one layer, the same shape."""
         import torch
 
-        pieces = []
-        for first in range(0, len(query), _QUERY_ROWS):
-            part = query[first : first + _QUERY_ROWS]
-            end = start + first + len(part)
+        keys, values, scaling = cache.keys[index], cache.values[index], self.shape.scaling
+        pieces = [
+            _attention(
+                query[:, sight.first : sight.last],
+                keys[:, sight.begin : sight.end],
+                values[:, sight.begin : sight.end],
+                sight.mask,
+                scaling,
+            )
+            for sight in sights
+        ]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def _sights(self, lengths: Sequence[int], count: int, is_sliding: bool) -> list[_Sight]:
+        """What `count` queries of each row may see, `lengths` tokens being there before.
+
+        The queries of one row are parted, so that none is multiplied with many keys that it can't see.
+        """
+        if len(lengths) > 1:
+            longest = max(lengths) + count
+            return [_Sight(0, count, 0, longest, self._mask(lengths, count, 0, longest, is_sliding))]
+        (start,) = lengths
+        sights = []
+        for first in range(0, count, _QUERY_ROWS):
+            last = min(first + _QUERY_ROWS, count)
             begin = max(0, start + first - self.shape.window + 1) if is_sliding else 0
-            keys, values = cache.keys[index, 0, begin:end], cache.values[index, 0, begin:end]
-            mask = None
-            if len(part) > 1:
-                at = torch.arange(start + first, end)[:, None] - torch.arange(begin, end)
-                hidden = at < 0
-                if is_sliding:
-                    hidden |= at >= self.shape.window
-                mask = torch.zeros(at.shape, dtype=self.dtype).masked_fill_(hidden, -math.inf)[:, None]
-            pieces.append(_attention(part[None], keys[None], values[None], mask, self.shape.scaling)[0])
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+            end = start + last
+            part = last - first
+            mask = self._mask([start + first], part, begin, end, is_sliding) if part > 1 else None
+            sights.append(_Sight(first, last, begin, end, mask))
+        return sights
 
-    def _attend_rows(
-        self, query: "torch.Tensor", index: int, cache: KeyValues, mask: "torch.Tensor"
+    def _mask(
+        self, lengths: Sequence[int], count: int, begin: int, end: int, is_sliding: bool
     ) -> "torch.Tensor":
-        """Attention of several rows' queries (rows, T, heads, size) under a mask (rows, T, 1, longest)."""
-        longest = mask.shape[-1]
-        keys, values = cache.keys[index, :, :longest], cache.values[index, :, :longest]
-        return _attention(query, keys, values, mask, self.shape.scaling)
-
-    def _mask(self, cache: KeyValues, count: int, is_sliding: bool) -> "torch.Tensor":
-        """What rows of different lengths may see, to be added: (rows, T, 1, longest)."""
+        """What is added to the scores of `count` queries of each row for the keys from `begin` to `end`."""
         import torch
 
-        starts = torch.tensor(cache.lengths)
-        asking = starts[:, None, None] + torch.arange(count)[None, :, None]
-        distance = asking - torch.arange(max(cache.lengths) + count)
+        asking = torch.tensor(lengths)[:, None, None] + torch.arange(count)[None, :, None]
+        distance = asking - torch.arange(begin, end)
         hidden = distance < 0
         if is_sliding:
             hidden |= distance >= self.shape.window
@@ -480,10 +507,14 @@ def _attention(
     import torch
 
     rows, count, heads, size = query.shape
-    scores = torch.bmm(query.reshape(rows, count * heads, size), keys.transpose(1, 2))
+    # One row's few queries are quicker as a plain product; the sums are the same.
+    is_plain = rows == 1 and count <= _FEW_ROWS
+    asking = query.reshape(rows, count * heads, size)
+    scores = (asking[0] @ keys[0].T) if is_plain else torch.bmm(asking, keys.transpose(1, 2))
     scores = scores.view(rows, count, heads, -1) * scaling
     if mask is not None:
         scores = scores + mask
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype)
-    mixed = torch.bmm(weights.view(rows, count * heads, -1), values)
+    weights = weights.view(rows, count * heads, -1)
+    mixed = (weights[0] @ values[0]) if is_plain else torch.bmm(weights, values)
     return mixed.view(rows, count, heads, size)

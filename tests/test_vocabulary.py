@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
+from tokenizers.normalizers import Replace
 
 from corpus.errors import ModelError
+from index import vocabulary
 from index.vocabulary import (
+    COMMON,
     WRITABLE,
+    list_writable,
     load_tokenizer,
     read_writable,
+    save_common,
     save_writable,
     tokenizer_in_background,
     writable_tokens,
 )
+from rag.training.tokens import common_tokens
 
 VOCABULARY = {"a": 0, "漢": 1, "é": 2, "▁": 3, "д": 4, "<0x0A>": 5, "aé": 6, "a漢": 7, "…": 8}
 
@@ -37,6 +43,61 @@ def test_the_list_is_kept_beside_the_model(folder: Path) -> None:
     assert kept is not None
     assert kept.dtype == np.int32
     assert kept.tolist() == [0, 2, 3, 5, 6, 8]
+
+
+def test_common_tokens_restrict_the_list_of_their_own_vocabulary_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(folder)
+    monkeypatch.setattr(vocabulary, "COMMON", folder / "common.npz")
+    save_common(tokenizer, [0, 1, 8], folder / "common.npz")
+    # 1 is common, but no western token.
+    assert list_writable(tokenizer).tolist() == [0, 8]
+    renamed = {token if token != "é" else "e": token_id for token, token_id in VOCABULARY.items()}
+    assert list_writable(Tokenizer(BPE(renamed, []))).tolist() == [0, 2, 3, 5, 6, 8]
+
+
+def test_common_tokens_are_those_of_words_and_what_spells_anything() -> None:
+    tokens = [
+        "a",
+        "t",
+        "at",
+        "▁",
+        "▁a",
+        "▁at",
+        "▁At",
+        "ATA",
+        "<0x0A>",
+        "…",
+        "漢",
+        "ata",
+        "tat",
+        "▁ata",
+        "▁tat",
+    ]
+    vocabulary = {token: token_id for token_id, token in enumerate(tokens)}
+    merges = [("a", "t"), ("at", "a"), ("▁", "ata"), ("▁", "a")]
+    tokenizer = Tokenizer(BPE(vocabulary, merges))
+    tokenizer.normalizer = Replace(" ", "▁")
+    found = {tokens[token_id] for token_id in common_tokens(tokenizer, ["ata"])}
+    # No word has "tat"; "ATA" can't be reached by merges, so its letters aren't known either.
+    assert found == {"a", "t", "at", "▁", "▁a", "▁at", "▁At", "<0x0A>", "…", "ata", "▁ata"}
+
+
+@pytest.mark.model
+def test_the_common_tokens_are_those_of_the_bundled_generator(models_home: Path) -> None:
+    from index.weights import ensure_generator
+    from rag.generator import bundled_adapter
+
+    tokenizer = load_tokenizer(ensure_generator(models_home, bundled_adapter()))
+    listed = list_writable(tokenizer)
+    assert COMMON.is_file()
+    assert 50_000 < len(listed) < 110_000
+    known = set(listed.tolist())
+    text = "De vergunningplicht geldt niet: een Rijksmonument kost 1.250 euro. Don't reapply (BSN) at 10%!"
+    assert [
+        token for token in tokenizer.encode(text, add_special_tokens=False).ids if token not in known
+    ] == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"not an array", b"\x93NUMPY\x01\x00"])

@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from index.vocabulary import load_tokenizer, save_common
 from index.weights import ensure_generator
 from rag.answers import Style
 from rag.generator import load_reader_folder
@@ -25,6 +26,7 @@ from rag.training.export import ADAPTER_FOLDER, average_adapters, export_adapter
 from rag.training.figures import share_figure
 from rag.training.lora import LoraShape
 from rag.training.report import agreement_lines, summary_lines
+from rag.training.tokens import common_tokens, frequent_words
 from rag.training.train import TrainConfig, train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -171,6 +173,17 @@ def calibrate_command(
         (figures / "risk-coverage.svg").write_text(
             share_figure(curve, "share answered", "share wrong of these"), "utf-8"
         )
+
+
+@app.command("tokens")
+def tokens_command(
+    model: Annotated[Path, typer.Option(exists=True, help="A model's folder, for its tokenizer.")],
+) -> None:
+    """List the tokens that Dutch and English words use, which the output layer is restricted to."""
+    tokenizer = load_tokenizer(model)
+    common = common_tokens(tokenizer, frequent_words())
+    save_common(tokenizer, common)
+    typer.echo(f"{len(common)} of {tokenizer.get_vocab_size()} tokens")
 
 
 def _risk_coverage(outcomes: Sequence[Outcome], fitted: Fitted) -> list[tuple[float, float]]:
