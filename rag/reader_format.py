@@ -40,7 +40,7 @@ _ANSWER_WORD = {
     (False, Style.SHORT): "Short answer",
     (False, Style.FULL): "Answer",
 }
-_YES_NO = {True: ("ja", "nee"), False: ("yes", "no")}
+YES_NO = {True: ("ja", "nee"), False: ("yes", "no")}
 _MARKER = re.compile(r"\s*\[(\d)\]\s*")
 _UNFINISHED = re.compile(r"\s*\[\d?$")
 
@@ -135,7 +135,7 @@ class ReaderFormat:
         chunk = passage.hit.chunk
         label = " › ".join(part for part in (as_data(passage.title), as_data(chunk.heading)) if part)
         text = f"{as_data(chunk.text)}\n{label}"
-        return following_tokens(self._codec, text, written, _YES_NO[prompt.language == DUTCH])
+        return following_tokens(self._codec, text, written, YES_NO[prompt.language == DUTCH])
 
     def is_finished(self, prompt: Prompt, generated: Sequence[int]) -> bool:
         """See `PromptFormat`. A short answer is one claim, so a second marker ends it."""

@@ -36,6 +36,7 @@ from rag.training.contexts import (
     YES_NO,
     Context,
     Drawer,
+    Shown,
     cited,
     crop,
     endless,
@@ -601,6 +602,27 @@ def test_citing_last_writes_the_marker_after_the_span() -> None:
     assert form.is_finished(prompt, last.target_ids[:-1])
     assert not form.is_finished(prompt, last.target_ids[:-2])
     assert form.parse(prompt, [form.abstain_token_id or 0]) == ()
+
+
+def test_citing_last_holds_a_short_answer_to_a_passage_that_it_then_names() -> None:
+    codec = WordCodec()
+    codec.encode(" een kat twee honden blaffen ja nee∅")
+    form = CitingLastFormat(codec)
+    passages = tuple(
+        as_passage(number, Shown(f"k{number}", "", text, "nl"))
+        for number, text in enumerate(("een kat", "twee honden blaffen", "een kat"), start=1)
+    )
+    prompt = form.render(ReadRequest("Wat?", "nl", passages, Style.SHORT), 500)
+
+    def next_ones(text: str) -> set[str]:
+        return {codec.decode([token]) for token in form.allowed(prompt, codec.encode(text)) or ()}
+
+    assert next_ones("") == {" een", " kat", " twee", " honden", " blaffen", " ja", " nee", "∅"}
+    assert next_ones(" twee honden") == {" blaffen", " ["}
+    assert next_ones(" twee honden [") == {"2"}
+    assert next_ones(" een kat [") == {"1", "3"}
+    assert next_ones(" ja [") == {"1", "2", "3"}
+    assert next_ones(" twee honden [2") == {"]"}
 
 
 def own_passage(**changes: Any) -> dict[str, Any]:

@@ -10,10 +10,12 @@ Abstaining is the same token in the same place: the first one written. Only trai
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rag.answers import Style
+from corpus.document import DUTCH
+from rag.answers import Passage, Style
 from rag.prompts import MarkerTokens, Prompt, TokenCodec, as_data, parse_marked, without_markers
-from rag.reader_format import ABSTAIN_TOKEN, CitedSentence, ReaderFormat
+from rag.reader_format import ABSTAIN_TOKEN, YES_NO, CitedSentence, ReaderFormat
 from rag.reading import Claim, ReadRequest
+from rag.spans import following_tokens
 
 _OPENED = " ["
 
@@ -34,6 +36,12 @@ def target_ids(codec: TokenCodec, sentences: Sequence[CitedSentence], eos_id: in
     return [*ids, eos_id]
 
 
+def _words(passage: Passage) -> str:
+    """What an answer may be taken from, as the prompt shows it."""
+    label = " › ".join(part for part in (as_data(passage.title), as_data(passage.hit.chunk.heading)) if part)
+    return f"{as_data(passage.hit.chunk.text)}\n{label}"
+
+
 class CitingLastFormat:
     """A `PromptFormat` over `ReaderFormat`'s prompt."""
 
@@ -42,6 +50,7 @@ class CitingLastFormat:
         self._first = ReaderFormat(codec)
         self._markers = MarkerTokens(codec)
         self._abstain = codec.token_id(ABSTAIN_TOKEN)
+        self._opening = codec.encode(_OPENED)[-1]
 
     @property
     def name(self) -> str:
@@ -59,8 +68,32 @@ class CitingLastFormat:
         return replace(prompt, token_ids=tuple(prompt_ids(self._codec, prompt.token_ids)))
 
     def allowed(self, prompt: Prompt, generated: Sequence[int]) -> Sequence[int] | None:
-        """See `PromptFormat`."""
-        return self._markers.allowed(len(prompt.passages), generated)
+        """See `PromptFormat`. A short answer's marker names a passage in which its words stand."""
+        if not prompt.passages:
+            return (self._abstain,)
+        is_held = prompt.style is Style.SHORT and all(p.language == prompt.language for p in prompt.passages)
+        marker = self._markers.allowed(len(prompt.passages), generated)
+        if marker is not None:
+            return self._numbers_with(prompt, generated, marker) if is_held else marker
+        if not is_held:
+            return None
+        texts = "\n".join(_words(passage) for passage in prompt.passages)
+        yes_no = YES_NO[prompt.language == DUTCH]
+        found = following_tokens(self._codec, texts, self._codec.decode(generated), yes_no)
+        # The answer ends with its marker.
+        ids = {self._opening if token in self._codec.eos_ids else token for token in found}
+        return tuple(sorted(ids if generated else ids | {self._abstain}))
+
+    def _numbers_with(
+        self, prompt: Prompt, generated: Sequence[int], allowed: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        words = without_markers(self._codec.decode(generated))
+        digits = {
+            self._codec.encode(str(passage.number))[0]
+            for passage in prompt.passages
+            if words in _words(passage)
+        }
+        return tuple(token for token in allowed if token in digits) or allowed
 
     def is_finished(self, prompt: Prompt, generated: Sequence[int]) -> bool:
         """See `PromptFormat`. A short answer ends with its marker."""
