@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml requirements.lock
 
 # Writes the versions that are installed now; run it after changing pyproject.toml and installing by hand.
 lock:
-	$(BIN)/pip install --quiet --upgrade -e '.[dev,train]'
+	$(BIN)/pip install --quiet --upgrade -e '.[dev,train,traces]'
 	$(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 
 clean:

@@ -577,7 +577,8 @@ def test_two_runs_are_compared_question_by_question() -> None:
     before = [replace(outcome(0.2, 1.0), id=str(n), text=f"word {n}") for n in range(20)]
     after = [replace(o, text="other", f1=0.0, abstain_probability=0.3) if o.id == "3" else o for o in before]
     after += [replace(outcome(0.2, 0.0), id="only here")]
-    (line,) = agreement_lines(before, after)
+    line, every = agreement_lines(before, after)
+    assert every == line.replace("s, same language", "all answerable")
     assert line.startswith("s, same language: 19 of 20 the same, P(abstain) moved 0.0050, F1 1.000 to 0.950")
     # One of twenty is lost: the draws that miss it say 0, and none says more.
     low, high = (float(part) for part in line.rpartition("[")[2].rstrip("]").split(", "))

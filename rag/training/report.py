@@ -41,7 +41,8 @@ def summary_lines(outcomes: Sequence[Outcome], threshold: float) -> Iterator[str
 
 
 def agreement_lines(before: Sequence[Outcome], after: Sequence[Outcome]) -> Iterator[str]:
-    """A line a group over the questions that both have: how many answers have the same words, and F1 of both.
+    """A line a group, and one of all answerable questions, over those that both have: how many answers have the
+    same words, and F1 of both.
 
     F1 is never abstaining; its difference has a 95% interval by a paired bootstrap over questions. Raises
     EvalSetError where they share no question.
@@ -50,7 +51,8 @@ def agreement_lines(before: Sequence[Outcome], after: Sequence[Outcome]) -> Iter
     shared = [o for o in after if o.id in earlier]
     if not shared:
         raise EvalSetError("the two runs share no question; evaluate both on the same sets")
-    for label, mine in groups(shared):
+    answerable = [o for o in shared if o.answerable]
+    for label, mine in (*groups(shared), *([("all answerable", answerable)] if answerable else [])):
         pairs = [(earlier[o.id], o) for o in mine]
         same = sum((a.number, a.text) == (b.number, b.text) for a, b in pairs)
         moved = mean([abs(a.abstain_probability - b.abstain_probability) for a, b in pairs])
