@@ -46,12 +46,19 @@ from rag.training.contexts import (
 from rag.training.evaluate import Outcome, as_passage
 from rag.training.export import average_adapters, export_adapter, write_calibration
 from rag.training.figures import share_figure
-from rag.training.lora import LoraShape, MasterAdamW, Vocabulary, adapter_tensors, target_logits
+from rag.training.lora import (
+    LoraShape,
+    MasterAdamW,
+    Vocabulary,
+    adapter_tensors,
+    load_trainable,
+    target_logits,
+)
 from rag.training.orders import OrderBook, read_orders, with_order
 from rag.training.packing import Block, Pack, pack, to_tensors
 from rag.training.report import agreement_lines
 from rag.training.sources import Asked, Kind, Source, Span, guess_language, read_own, read_sources
-from rag.training.train import ADAPTER, CHECKPOINT, TrainConfig, learning_rate
+from rag.training.train import ADAPTER, CHECKPOINT, TrainConfig, learning_rate, with_share
 
 
 def asked(name: str, short: str, text: str, *, full: str = "") -> Asked:
@@ -363,6 +370,27 @@ def config_of(tmp_path: Path) -> TrainConfig:
 )
 def test_the_rate_warms_up_and_falls_by_a_cosine(tmp_path: Path, at: float, rate: float) -> None:
     assert learning_rate(at, config_of(tmp_path)) == pytest.approx(rate)
+
+
+def test_one_kind_gets_its_share_and_the_others_keep_their_proportions() -> None:
+    mixture = with_share({"a": 0.2, "b": 0.6, "c": 0.2}, "a", 0.5)
+    assert mixture == pytest.approx({"a": 0.5, "b": 0.375, "c": 0.125})
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_dropout_is_in_training_alone(tiny: Any, tmp_path: Path) -> None:
+    import torch
+
+    tiny.save_pretrained(tmp_path)
+    model = load_trainable(tmp_path, LoraShape(2, 4), 1, dropout=0.5)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    ids = torch.arange(6)[None]
+    model.train()
+    assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+    model.eval()
+    assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
 
 
 def test_small_updates_survive_in_the_float32_copies() -> None:

@@ -1,6 +1,7 @@
 """`python -m rag.training`: train the reader's adapter (or go on), export it, evaluate and calibrate it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ from rag.training.figures import share_figure
 from rag.training.lora import LoraShape
 from rag.training.report import agreement_lines, summary_lines
 from rag.training.tokens import common_tokens, frequent_words
-from rag.training.train import TrainConfig, train
+from rag.training.train import TrainConfig, train, with_share
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -52,6 +53,10 @@ def train_command(
     start_from: Annotated[
         Path | None, typer.Option(help="An exported adapter to go on from, when the run starts anew.")
     ] = None,
+    dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Of the adapter's inputs.")] = 0.0,
+    own_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Contexts of the project's own passages, of all.")
+    ] = None,
     into: Annotated[Path, typer.Option(help="Where the adapter is written at the end.")] = ADAPTER_FOLDER,
 ) -> None:
     """Train for `minutes`, or go on from the checkpoint in `run` until they are used; then export."""
@@ -68,7 +73,10 @@ def train_command(
         threads=threads,
         citing_last=citing_last,
         start_from=start_from,
+        dropout=dropout,
     )
+    if own_share is not None:
+        config = replace(config, mixture=with_share(config.mixture, "own", own_share))
     position = train(config)
     typer.echo(f"{position.questions} questions in {position.step} steps")
     if not citing_last:

@@ -22,8 +22,13 @@ class LoraShape:
     alpha: int = 64
 
 
-def load_trainable(base: Path, shape: LoraShape, seed: int, start_from: Path | None = None) -> Any:
-    """The base model in bfloat16 with an adapter, a fresh one or that of a folder; only it is trainable."""
+def load_trainable(
+    base: Path, shape: LoraShape, seed: int, start_from: Path | None = None, dropout: float = 0.0
+) -> Any:
+    """The base model in bfloat16 with an adapter, a fresh one or that of a folder; only it is trainable.
+
+    `dropout` is the share of the adapter's inputs left out at random in each step.
+    """
     import torch
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -36,6 +41,7 @@ def load_trainable(base: Path, shape: LoraShape, seed: int, start_from: Path | N
     config = LoraConfig(
         r=shape.rank,
         lora_alpha=shape.alpha,
+        lora_dropout=dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )

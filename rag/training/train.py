@@ -8,7 +8,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class TrainConfig:
     citing_last: bool = False
     order_share: float = 0.15
     start_from: Path | None = None
+    dropout: float = 0.0
     mixture: dict[str, float] = field(
         default_factory=lambda: {
             "pairs": 0.28,
@@ -90,6 +91,12 @@ class TrainConfig:
             "policyqa": 0.05,
         }
     )
+
+
+def with_share(mixture: Mapping[str, float], name: str, share: float) -> dict[str, float]:
+    """The mixture with that share of one kind; the others keep their proportions."""
+    rest = sum(value for kind, value in mixture.items() if kind != name)
+    return {kind: share if kind == name else value * (1 - share) / rest for kind, value in mixture.items()}
 
 
 @dataclass(slots=True)
@@ -155,7 +162,8 @@ def train(config: TrainConfig) -> Position:
     torch.set_num_threads(config.threads)
     config.run.mkdir(parents=True, exist_ok=True)
     codec = folder_codec(config.base)
-    model = load_trainable(config.base, LoraShape(config.rank, config.alpha), config.seed, config.start_from)
+    shape = LoraShape(config.rank, config.alpha)
+    model = load_trainable(config.base, shape, config.seed, config.start_from, config.dropout)
     optimizer = MasterAdamW(model.parameters())
     position = _resume(config, optimizer)
     stream = ContextStream(config, position.places)
