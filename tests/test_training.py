@@ -149,6 +149,59 @@ def test_passages_that_overlap_never_share_a_context() -> None:
             assert not {"k0", "twin"} <= {shown.key for shown in context.passages}
 
 
+def questions_like(sources: list[Source], vectors: Any, shift: int) -> dict[str, Any]:
+    """For each question the vector of the passage `shift` further on, so that this one is found for it."""
+    return {
+        question.question: vectors[(number + shift) % len(sources)]
+        for number, source in enumerate(sources)
+        for question in source.asked
+    }
+
+
+def test_each_question_alone_is_beside_what_is_found_for_it() -> None:
+    sources = sources_of(9)
+    sources[5].document = sources[0].document
+    vectors = np.eye(9, dtype=np.float32)
+    drawer = Drawer(sources, vectors, 1, questions_like(sources, vectors, 4))
+    contexts = list(drawer.each_alone(replace(PAIRS, style=Style.SHORT), 4))
+    keys = [source.key for source in sources]
+    assert len(contexts) == sum(len(source.asked) for source in sources)
+    for context in contexts:
+        (posed,) = context.questions
+        own, others = posed.about - 1, [shown.key for shown in context.passages]
+        number = keys.index(others[own])
+        assert posed.id.startswith(f"{number}-")
+        assert len(set(others)) == 4
+        # Passage 0 is what is found for 5's questions, but of the same document.
+        assert (keys[(number + 4) % 9] in others) is (number != 5)
+        assert all(shown.text in {source.text for source in sources} for shown in context.passages)
+
+
+def test_a_distractor_is_found_for_a_question_but_never_has_its_answer() -> None:
+    sources = sources_of(20)
+    vectors = np.eye(20, dtype=np.float32)
+    config = replace(PAIRS, question_share=1.0, crop_share=0.0, missing_share=0.0, passage_counts=(0, 1))
+    drawer = Drawer(sources, vectors, 1, questions_like(sources, vectors, 3))
+
+    def share_found(question_share: float) -> float:
+        drawn = replace(config, question_share=question_share)
+        pairs = [
+            [int(shown.key[1:]) for shown in c.passages] for n in range(3) for c in drawer.epoch(n, drawn)
+        ]
+        return sum((a - b) % 20 in {3, 17} for a, b in pairs) / len(pairs)
+
+    assert share_found(1.0) > share_found(0.0) + 0.1
+    taken = [(number + 3) % 20 for number in range(20)]
+    for number, source in enumerate(sources):
+        sources[taken[number]].text += "".join(f" {q.short}" for q in source.asked)
+    drawer = Drawer(sources, vectors, 1, questions_like(sources, vectors, 3))
+    for context in drawer.epoch(0, config):
+        for posed in context.questions:
+            if posed.sentences and posed.style is Style.SHORT:
+                holders = [n for n, p in enumerate(context.passages, 1) if posed.sentences[0].text in p.text]
+                assert holders == [posed.sentences[0].number]
+
+
 def test_epochs_differ_and_repeat_with_the_seed() -> None:
     sources = sources_of(8)
     assert list(drawer_of(sources).epoch(0, PAIRS)) == list(drawer_of(sources).epoch(0, PAIRS))

@@ -1,15 +1,15 @@
 """From passages and questions to contexts: a handful of numbered passages and many questions about them.
 
-A context is drawn anew each time: its distractors are passages like the first one (by the embedder's
-vectors), in random order, sometimes cropped; questions whose own passage is left out become unanswerable.
-What would be a wrong label is left out: a distractor that overlaps another passage's text, an unanswerable
-question next to a second passage of its document, a question "without its passage" whose answer stands in
-the context after all.
+A context is drawn anew each time: its distractors are passages that are found for one of its questions or that
+are like the first one (by the embedder's vectors), in random order, sometimes cropped; questions whose own
+passage is left out become unanswerable. What would be a wrong label is left out: a distractor that overlaps
+another passage's text or has the answer of the question that it was found for, an unanswerable question next to
+a second passage of its document, a question "without its passage" whose answer stands in the context after all.
 """
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,7 +63,8 @@ class Context:
 class DrawConfig:
     """How contexts of one kind of question are drawn; the shares are probabilities.
 
-    `passage_counts` are the weights of 1, 2, … passages. `style` forces one where a question allows it.
+    `question_share` is how often a distractor is what would be found for a question, instead of a passage like
+    the first one. `passage_counts` are the weights of 1, 2, … passages. `style` forces one where a question allows it.
     """
 
     kind: Kind
@@ -71,6 +72,7 @@ class DrawConfig:
     keep_unanswerable: float = 1.0
     missing_share: float = 0.12
     outside_share: float = 0.25
+    question_share: float = 0.6
     crop_share: float = 0.2
     max_chars: int = 900
     passage_counts: tuple[int, ...] = (5, 8, 20, 42, 17, 8)
@@ -82,7 +84,8 @@ PAIRS = DrawConfig(Kind.PAIRS, 16, missing_share=0.12)
 WRITTEN = DrawConfig(Kind.WRITTEN, 16, missing_share=0.08)
 OWN = DrawConfig(Kind.OWN, 16, missing_share=0.05, outside_share=0.5)
 SQUAD = DrawConfig(Kind.SQUAD, 24, keep_unanswerable=0.8, missing_share=0.03, outside_share=0.1)
-POLICY = DrawConfig(Kind.POLICY, 12, missing_share=0.2, outside_share=0.0)
+# Several paragraphs of a policy answer a question about it; those of other policies are no better than any.
+POLICY = DrawConfig(Kind.POLICY, 12, missing_share=0.2, outside_share=0.0, question_share=0.0)
 
 
 def split_sentences(text: str) -> list[Span]:
@@ -118,10 +121,21 @@ def shingles(text: str) -> frozenset[int]:
 
 
 class Drawer:
-    """Draws contexts from sources; `vectors` are unit vectors, one row a source."""
+    """Draws contexts from sources; `vectors` are unit vectors, one row a source.
 
-    def __init__(self, sources: Sequence[Source], vectors: NDArray[np.float32], seed: int) -> None:
+    `questions` has a unit vector for the text of each question; without it no passage is found for one.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        vectors: NDArray[np.float32],
+        seed: int,
+        questions: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> None:
         self._sources = sources
+        self._vectors = vectors
+        self._question_vectors = questions or {}
         self._similarity = vectors @ vectors.T
         self._shingles = [shingles(source.text) for source in sources]
         self._seed = seed
@@ -136,6 +150,38 @@ class Drawer:
         for seed in order:
             while waiting.get(seed):
                 yield self._draw(seed, waiting, config, rng)
+
+    def each_alone(self, config: DrawConfig, count: int) -> Iterator[Context]:
+        """Each question of one kind by itself, its passage among `count`, the others found for it; whole.
+
+        As `eval run --gold-passages` has it. Deterministic; the sources in random order.
+        """
+        rng = random.Random(f"{self._seed}/{config.kind}/alone")
+        order = list(range(len(self._sources)))
+        rng.shuffle(order)
+        for index in order:
+            for question in self._questions(index, config, rng):
+                others = self._found_for(question, [index], count - 1)
+                others.insert(rng.randint(0, len(others)), index)
+                number = others.index(index) + 1
+                shown = tuple(self._whole(place) for place in others)
+                yield Context(shown, (pose(question, number, rng, config.style),))
+
+    def _whole(self, index: int) -> Shown:
+        source = self._sources[index]
+        return Shown(source.key, source.title, source.text, source.language)
+
+    def _found_for(self, question: Asked, chosen: Sequence[int], count: int) -> list[int]:
+        """The passages of other documents that are found for a question, best first, and overlap with none."""
+        documents = {self._sources[index].document for index in chosen}
+        found: list[int] = []
+        for index in map(int, np.argsort(-(self._vectors @ self._question_vectors[question.question]))):
+            if len(found) == count:
+                break
+            is_other = self._sources[index].document not in documents
+            if is_other and not self._overlaps(index, [*chosen, *found]):
+                found.append(index)
+        return found
 
     def _questions(self, index: int, config: DrawConfig, rng: random.Random) -> list[Asked]:
         asked = [question for question in self._sources[index].asked if question.kind is config.kind]
@@ -192,6 +238,14 @@ class Drawer:
         asked = [i for i in like if waiting.get(i)]
         outside = [int(i) for i in ranked[:60]]
         while len(chosen) < count:
+            if self._question_vectors and rng.random() < config.question_share:
+                question = rng.choice(waiting[seed])
+                found = [
+                    i for i in self._found_for(question, chosen, 3) if not self._answers_too(question, i)
+                ]
+                if found:
+                    chosen.append(rng.choice(found))
+                    continue
             pool = outside if rng.random() < config.outside_share else (asked or like)
             options = [i for i in pool[:40] if i not in chosen and not self._overlaps(i, chosen)][:8]
             if not options:
@@ -200,6 +254,11 @@ class Drawer:
                 break
             chosen.append(rng.choice(options))
         return chosen
+
+    def _answers_too(self, question: Asked, index: int) -> bool:
+        """Whether a passage has a question's answer as well; a yes or no can't be looked up."""
+        short = question.short.lower().strip()
+        return len(short) > 2 and short not in YES_NO and short in self._sources[index].text.lower()
 
     def _overlaps(self, index: int, chosen: Sequence[int]) -> bool:
         mine = self._shingles[index]

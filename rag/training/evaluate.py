@@ -7,6 +7,7 @@ runner's, over the product's own search and prompt.
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from corpus.document import Chunk, Language
@@ -17,10 +18,10 @@ from rag.calibration import Calibration
 from rag.generator import CausalReader
 from rag.reading import Reading, ReadRequest
 from rag.training.contexts import PAIRS, SQUAD, Context, DrawConfig, Drawer, Posed, Shown
-from rag.training.similar import passage_vectors
+from rag.training.similar import passage_vectors, question_vectors
 from rag.training.sources import Kind, Source, read_cases, read_sources
 
-FOUR_PASSAGES = (0, 0, 0, 1)
+PASSAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class DevSet:
 
 
 def dev_sets(shared: Path, embedder: Path, run: Path, style: Style, limit: int = 10**9) -> list[DevSet]:
-    """`pairs.dev` and `squad2.dev` (short only), four similar passages to a context, nothing cropped."""
+    """`pairs.dev` and `squad2.dev` (short only), each question with its passage and three that are found for it."""
     pairs = read_sources(shared, split="dev")
     sets = [_dev_set("pairs", pairs, PAIRS, {}, (embedder, run), style, limit)]
     if style is Style.SHORT:
@@ -82,23 +83,11 @@ def _dev_set(
     style: Style,
     limit: int,
 ) -> DevSet:
-    config = replace(
-        draw,
-        keep_unanswerable=1.0,
-        missing_share=0.0,
-        outside_share=0.0,
-        crop_share=0.0,
-        max_chars=1300,
-        untitled_share=0.0,
-        passage_counts=FOUR_PASSAGES,
-        style=style,
-    )
     vectors = passage_vectors(sources, folders[0], folders[1] / "vectors-dev.npz")
-    contexts: list[Context] = []
-    for context in Drawer(sources, vectors, 0).epoch(0, config):
-        if sum(len(c.questions) for c in contexts) >= limit:
-            break
-        contexts.append(context)
+    questions = question_vectors(sources, folders[0], folders[1] / "vectors-dev-questions.npz")
+    drawer = Drawer(sources, vectors, 0, questions)
+    alone = drawer.each_alone(replace(draw, keep_unanswerable=1.0, style=style), PASSAGES)
+    contexts = list(islice(alone, limit))
     asked = [(question, source) for source in sources for question in source.asked]
     golds = {q.id: (q.short,) if style is Style.SHORT and q.short else (q.full,) for q, _ in asked}
     return DevSet(name, tuple(contexts), golds | answers, {q.id: s.language for q, s in asked})

@@ -36,7 +36,7 @@ from rag.training.lora import (
 )
 from rag.training.orders import read_orders, with_order
 from rag.training.packing import Pack, pack
-from rag.training.similar import passage_vectors
+from rag.training.similar import passage_vectors, question_vectors
 from rag.training.sources import Kind, read_sources
 from rag.training.validate import validate, validation_packs
 
@@ -125,8 +125,10 @@ class ContextStream:
 
         def draw(number: int) -> Iterator[Context]:
             sources = read_sources(self._config.shared)
-            vectors = passage_vectors(sources, self._config.embedder, self._config.run / "vectors.npz")
-            return Drawer(sources, vectors, self._config.seed).epoch(number, _CONFIGS[kind])
+            config = self._config
+            vectors = passage_vectors(sources, config.embedder, config.run / "vectors.npz")
+            questions = question_vectors(sources, config.embedder, config.run / "vectors-questions.npz")
+            return Drawer(sources, vectors, config.seed, questions).epoch(number, _CONFIGS[kind])
 
         return endless(draw, epoch, skip)
 
