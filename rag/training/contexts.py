@@ -72,7 +72,7 @@ class DrawConfig:
     keep_unanswerable: float = 1.0
     missing_share: float = 0.12
     outside_share: float = 0.25
-    question_share: float = 0.6
+    question_share: float = 0.75
     crop_share: float = 0.2
     max_chars: int = 900
     passage_counts: tuple[int, ...] = (5, 8, 20, 42, 17, 8)
