@@ -177,10 +177,27 @@ def make_sample(
                 passages += [passage_text(read, chunk) for chunk in chunks]
         if len(passages) >= count:
             break
+    vectors = embedder.embed_passages(passages[:count])
+    _keep(
+        folder, Sample(vectors, passages[:count], embedder.embed_queries(questions), questions, embedder.spec)
+    )
+
+
+def sample_collection(folder: Path, collection: Path, questions: Sequence[str], home: Path) -> int:
+    """All passages of a collection with the vectors that it has of them; returns how many."""
+    embedder = load_embedder("bundled", home)
+    with Collection.open(collection, embedder) as opened, opened._store.reading() as transaction:
+        vectors = np.concatenate([rows for _, rows in transaction.vectors_after(0)])
+        passages = [chunk.text for chunk in transaction.texts_after(0)]
+    _keep(folder, Sample(vectors, passages, embedder.embed_queries(questions), questions, embedder.spec))
+    return len(passages)
+
+
+def _keep(folder: Path, sample: Sample) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "vectors.npy", embedder.embed_passages(passages[:count]).astype(np.float16))
-    np.save(folder / "questions.npy", embedder.embed_queries(questions))
-    words = {"passages": passages[:count], "questions": list(questions), "spec": asdict(embedder.spec)}
+    np.save(folder / "vectors.npy", sample.vectors.astype(np.float16))
+    np.save(folder / "questions.npy", sample.question_vectors)
+    words = {"passages": sample.passages, "questions": sample.questions, "spec": asdict(sample.spec)}
     (folder / "sample.json").write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
 
 
@@ -456,7 +473,9 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     sample = commands.add_parser("sample", help="embed real passages and questions")
     sample.add_argument("folder", type=Path)
-    sample.add_argument("--corpus", type=Path, nargs="+", required=True)
+    source = sample.add_mutually_exclusive_group(required=True)
+    source.add_argument("--corpus", type=Path, nargs="+")
+    source.add_argument("--collection", type=Path, help="a collection's folder, for all of its passages")
     sample.add_argument("--questions", type=Path, required=True, help="a text file, one a line")
     sample.add_argument("--passages", type=int, default=8000)
     sample.add_argument("--home", type=Path, required=True, help="where the bundled model lies")
@@ -483,7 +502,10 @@ def main() -> int:
     arguments = _arguments()
     if arguments.command == "sample":
         questions = arguments.questions.read_text(encoding="utf-8").splitlines()
-        make_sample(arguments.folder, arguments.corpus, questions, arguments.passages, arguments.home)
+        if arguments.collection:
+            sample_collection(arguments.folder, arguments.collection, questions, arguments.home)
+        else:
+            make_sample(arguments.folder, arguments.corpus, questions, arguments.passages, arguments.home)
         return 0
     if arguments.command == "ingest-one":
         ingest_many(*arguments.paths)

@@ -112,15 +112,15 @@ def test_the_form_follows_the_number_of_chunks(coded: Collection, tmp_path: Path
     first = coding(coded)
     assert first is not None
     assert (first.fitted_on, first.depth, first.recall) == (101, 200, 1.0)
-    coded.add(document(number) for number in range(101, 404))
-    assert coding(coded) == first  # not yet four times as many
-    coded.add([document(404)])
+    coded.add(document(number) for number in range(101, 151))
+    assert coding(coded) == first  # not yet one and a half times as many
+    coded.add([document(151)])
     again = coding(coded)
     assert again is not None
-    assert again.fitted_on == 405
-    coded.delete([f"doc/{number}" for number in range(355)])
+    assert again.fitted_on == 152
+    coded.delete([f"doc/{number}" for number in range(102)])
     assert coding(coded) == again  # 50 are left, half of the limit
-    coded.delete(["doc/355"])
+    coded.delete(["doc/102"])
     assert coding(coded) is None
     check(coded)
 

@@ -10,8 +10,9 @@ from index_fakes import WORDS, WordEmbedder
 
 import eval.scale
 import index.dense
-from eval.scale import Sample, build, copier, fill, ingest_many, nearest, serve, table
-from index.collection import DATABASE
+from corpus.document import Document
+from eval.scale import Sample, build, copier, fill, ingest_many, nearest, sample_collection, serve, table
+from index.collection import DATABASE, Collection
 from index.store import Store
 
 
@@ -27,6 +28,20 @@ def sample(tmp_path: Path) -> Path:
     words = {"passages": passages, "questions": questions, "spec": asdict(embedder.spec)}
     (folder / "sample.json").write_text(json.dumps(words))
     return folder
+
+
+def test_a_whole_collection_can_be_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedder = WordEmbedder()
+    monkeypatch.setattr(eval.scale, "load_embedder", lambda name, home: embedder)
+    with Collection.create(tmp_path / "c", "c", embedder) as collection:
+        collection.add(
+            Document(f"d{n}", "", "nl", f"{WORDS[n]} {WORDS[n + 1]}", "test", {}, str(n)) for n in range(9)
+        )
+    assert sample_collection(tmp_path / "s", tmp_path / "c", [WORDS[3]], tmp_path) == 9
+    sample = Sample.load(tmp_path / "s")
+    assert list(sample.passages) == [f"{WORDS[n]} {WORDS[n + 1]}" for n in range(9)]
+    np.testing.assert_allclose(sample.vectors, embedder.embed_passages(sample.passages), atol=2e-3)
+    np.testing.assert_allclose(sample.question_vectors, embedder.embed_queries([WORDS[3]]), atol=1e-6)
 
 
 def test_copies_are_near_what_they_were_made_of_and_distinct(sample: Path) -> None:
