@@ -59,6 +59,12 @@ def passage_text(number: int, title: str, heading: str, text: str) -> str:
     return f"[{number}] {line}\n{as_data(text)}\n\n"
 
 
+def words_of(passage: Passage) -> str:
+    """What a short answer may be taken from: a passage's text, title and heading as the prompt shows them."""
+    label = " › ".join(part for part in (as_data(passage.title), as_data(passage.hit.chunk.heading)) if part)
+    return f"{as_data(passage.hit.chunk.text)}\n{label}"
+
+
 def question_text(question: str, language: Language, style: Style) -> str:
     """What follows the passages, up to the colon before the first marker."""
     dutch = language == DUTCH
@@ -132,10 +138,7 @@ class ReaderFormat:
         passage = next((each for each in prompt.passages if str(each.number) == digit.strip()), None)
         if passage is None or passage.language != prompt.language:
             return None
-        chunk = passage.hit.chunk
-        label = " › ".join(part for part in (as_data(passage.title), as_data(chunk.heading)) if part)
-        text = f"{as_data(chunk.text)}\n{label}"
-        return following_tokens(self._codec, text, written, YES_NO[prompt.language == DUTCH])
+        return following_tokens(self._codec, words_of(passage), written, YES_NO[prompt.language == DUTCH])
 
     def is_finished(self, prompt: Prompt, generated: Sequence[int]) -> bool:
         """See `PromptFormat`. A short answer is one claim, so a second marker ends it."""

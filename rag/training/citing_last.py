@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from corpus.document import DUTCH
-from rag.answers import Passage, Style
+from rag.answers import Style
 from rag.prompts import MarkerTokens, Prompt, TokenCodec, as_data, parse_marked, without_markers
-from rag.reader_format import ABSTAIN_TOKEN, YES_NO, CitedSentence, ReaderFormat
+from rag.reader_format import ABSTAIN_TOKEN, YES_NO, CitedSentence, ReaderFormat, words_of
 from rag.reading import Claim, ReadRequest
 from rag.spans import following_tokens
 
@@ -34,12 +34,6 @@ def target_ids(codec: TokenCodec, sentences: Sequence[CitedSentence], eos_id: in
         ids += codec.encode(f" {as_data(sentence.text)}")
         ids += codec.encode(_OPENED) + codec.encode(f"{sentence.number}]")
     return [*ids, eos_id]
-
-
-def _words(passage: Passage) -> str:
-    """What an answer may be taken from, as the prompt shows it."""
-    label = " › ".join(part for part in (as_data(passage.title), as_data(passage.hit.chunk.heading)) if part)
-    return f"{as_data(passage.hit.chunk.text)}\n{label}"
 
 
 class CitingLastFormat:
@@ -77,7 +71,7 @@ class CitingLastFormat:
             return self._numbers_with(prompt, generated, marker) if is_held else marker
         if not is_held:
             return None
-        texts = "\n".join(_words(passage) for passage in prompt.passages)
+        texts = "\n".join(words_of(passage) for passage in prompt.passages)
         yes_no = YES_NO[prompt.language == DUTCH]
         found = following_tokens(self._codec, texts, self._codec.decode(generated), yes_no)
         # The answer ends with its marker.
@@ -91,7 +85,7 @@ class CitingLastFormat:
         digits = {
             self._codec.encode(str(passage.number))[0]
             for passage in prompt.passages
-            if words in _words(passage)
+            if words in words_of(passage)
         }
         return tuple(token for token in allowed if token in digits) or allowed
 

@@ -161,11 +161,11 @@ class Drawer:
         rng.shuffle(order)
         for index in order:
             for question in self._questions(index, config, rng):
-                others = self._found_for(question, [index], count - 1)
-                others.insert(rng.randint(0, len(others)), index)
-                number = others.index(index) + 1
-                shown = tuple(self._whole(place) for place in others)
-                yield Context(shown, (pose(question, number, rng, config.style),))
+                chosen = self._found_for(question, [index], count - 1)
+                place = rng.randint(0, len(chosen))
+                chosen.insert(place, index)
+                shown = tuple(self._whole(each) for each in chosen)
+                yield Context(shown, (pose(question, place + 1, rng, config.style),))
 
     def _whole(self, index: int) -> Shown:
         source = self._sources[index]
