@@ -573,7 +573,7 @@ class Transaction:
                 some,
             )
         found = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-        vectors = np.frombuffer(b"".join(row[1] for row in rows), np.float16)
+        vectors = np.frombuffer(bytearray().join(row[1] for row in rows), np.float16)
         return found, vectors.reshape(len(rows), -1) if rows else vectors.reshape(0, 0)
 
     def matching(self, filters: Filters) -> Allowed | None:

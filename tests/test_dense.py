@@ -135,6 +135,18 @@ def test_codes_are_kept_in_the_snapshot(coded: Collection, tmp_path: Path) -> No
     assert stamp["coding"] == {"fitted_on": 150, "depth": 200, "recall": 1.0}
 
 
+def test_a_scan_visits_every_list_of_codes(coded: Collection, tmp_path: Path) -> None:
+    coded.add(document(number) for number in range(300))
+    saved = DenseIndex.load(tmp_path / "coded", 32, coded.embedder.spec.sha256)
+    query = coded.embedder.embed_queries(QUESTIONS[:1])
+    for dense in (coded._dense, saved):
+        assert dense.coding is not None
+        assert dense._index.nlist == dense.coding.fitted_on // index.dense.ROWS_A_LIST > 1  # type: ignore[union-attr]
+        assert sorted(dense._scan(query, 300, None)[1][0].tolist()) == list(range(1, 301))
+        even = np.arange(2, 301, 2)
+        assert sorted(dense._scan(query, 150, even)[1][0].tolist()) == even.tolist()
+
+
 def test_a_snapshot_without_a_form_is_one_that_compares_everything(
     collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,24 @@ def test_a_distractor_is_found_for_a_question_but_never_has_its_answer() -> None
                 assert holders == [posed.sentences[0].number]
 
 
+def test_a_question_without_its_passage_is_one_that_would_find_those_shown() -> None:
+    sources = sources_of(20, questions=6)
+    vectors = np.eye(20, dtype=np.float32)
+    config = replace(PAIRS, missing_share=0.2, crop_share=0.0, passage_counts=(0, 1))
+    # The questions of passage n find passage n + 3.
+    drawer = Drawer(sources, vectors, 1, questions_like(sources, vectors, 3))
+    near, missing = 0, 0
+    for number in range(3):
+        for context in drawer.epoch(number, config):
+            shown = {int(passage.key[1:]) for passage in context.passages}
+            for posed in context.questions:
+                if not posed.about:
+                    missing += 1
+                    near += (int(posed.id.split("-")[0]) + 3) % 20 in shown
+    assert missing > 40
+    assert near > 0.5 * missing  # by chance it would be about a tenth
+
+
 def test_epochs_differ_and_repeat_with_the_seed() -> None:
     sources = sources_of(8)
     assert list(drawer_of(sources).epoch(0, PAIRS)) == list(drawer_of(sources).epoch(0, PAIRS))

@@ -300,17 +300,26 @@ class Drawer:
         near = [int(i) for i in np.argsort(-self._similarity[chosen[0]])[:60]]
         if config.kind is Kind.POLICY:
             near = [i for i in range(len(self._sources)) if self._similarity[chosen, i].max() < 0.85]
-        found: list[Asked] = []
-        rng.shuffle(near)
-        for index in near:
-            if self._sources[index].document in documents or self._overlaps(index, chosen):
-                continue
-            options = [q for q in self._sources[index].asked if q.kind is config.kind and _absent(q, text)]
-            if options:
-                found.append(rng.choice(options))
-            if len(found) == wanted:
-                break
-        return found
+        options = [
+            question
+            for index in near
+            if self._sources[index].document not in documents and not self._overlaps(index, chosen)
+            for question in self._sources[index].asked
+            if question.kind is config.kind and _absent(question, text)
+        ]
+        rng.shuffle(options)
+        if self._question_vectors and config.question_share:
+            options = self._nearest(options, chosen)[: 4 * wanted]
+            rng.shuffle(options)
+        return options[:wanted]
+
+    def _nearest(self, questions: Sequence[Asked], chosen: Sequence[int]) -> list[Asked]:
+        """The questions for which these passages would sooner be found, first."""
+        if not questions:
+            return []
+        vectors = np.stack([self._question_vectors[question.question] for question in questions])
+        scores = (vectors @ self._vectors[list(chosen)].T).max(axis=1)
+        return [questions[place] for place in np.argsort(-scores, kind="stable")]
 
     def _crop(
         self,
