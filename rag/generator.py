@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from corpus.document import UNDETERMINED
 from corpus.errors import ModelError
 from index.vocabulary import tokenizer_in_background
 from rag.answers import Style
-from rag.calibration import Calibration, ReaderCard, read_card
+from rag.calibration import Calibration, ReaderCard, language_pair, read_card
 from rag.language_model import LanguageModel, NextToken, ReversibleSession, Session
 from rag.lookup import PromptLookup
 from rag.prompts import Prompt, PromptFormat, TokenCodec, format_named
@@ -195,12 +196,23 @@ class CausalReader:
         if abstain is None or (allowed is not None and abstain not in allowed):
             return place.best(allowed)
         row.abstain_probability = math.exp(place.log_probability(abstain, allowed))
-        threshold = self.calibration.abstain_threshold if self.calibration else None
-        if threshold is None:
+        if self.calibration is None or self.calibration.abstain_threshold is None:
             return place.best(allowed)
-        if row.abstain_probability >= threshold:
+        answering = place.best(allowed, barred=abstain)
+        if self.calibration.abstain_logits:
+            pair = self._language_pair(row, answering[0])
+            row.abstain_probability = self.calibration.abstaining(row.abstain_probability, pair)
+        if row.abstain_probability >= self.calibration.abstain_threshold:
             return abstain, math.log(max(row.abstain_probability, 1e-12))
-        return place.best(allowed, barred=abstain)
+        return answering
+
+    def _language_pair(self, row: _Row, number_id: int) -> str:
+        """The languages of the question and of the passage whose number this token is."""
+        number = self._codec.decode([number_id]).strip()
+        language = next(
+            (each.language for each in row.prompt.passages if str(each.number) == number), UNDETERMINED
+        )
+        return language_pair(row.request.language, language)
 
     def _reading(self, row: _Row) -> Reading:
         claims = self._format.parse(row.prompt, row.generated)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,41 @@ def test_the_calibrated_threshold_decides_between_answering_and_abstaining(
     calibration = Calibration(abstain_threshold=probability + side)
     tokens = written(reader(model, prompt_format, calibration=calibration).read(request))
     assert (tokens[0] == ABSTAIN) == abstains
+
+
+class NumberCodec(WordCodec):
+    """Tokens 20 and 30 are the digits 1 and 2."""
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join({20: "1", 30: "2"}.get(token, "x") for token in token_ids)
+
+
+@pytest.mark.parametrize(("languages", "pair"), [(("nl", "en"), "nl"), (("en", "nl"), "across")])
+def test_doubt_is_scaled_for_the_language_of_the_passage_that_would_be_cited(
+    languages: tuple[str, str], pair: str
+) -> None:
+    model, prompt_format = tiny_model(), RawFormat(allowed=(20, 30, ABSTAIN), abstain=ABSTAIN)
+    request = raw(12)
+    allowed = first_probabilities(model, request)[[20, 30]]
+    first, second = (
+        replace(passage, language=language)
+        for passage, language in zip(request.passages, languages, strict=True)
+    )
+    # The likelier number is that of the passage whose language comes first.
+    first, second = (
+        (first, second) if allowed[0] > allowed[1] else (replace(first, number=2), replace(second, number=1))
+    )
+    request = replace(request, passages=(first, second))
+    calibration = Calibration(abstain_threshold=2.0, abstain_logits={"nl": -1.0, "across": 2.0})
+    limits = ReaderLimits(4096, 1, 1)
+    codec = NumberCodec()
+    plain = CausalReader(TransformersModel(model), codec, prompt_format, limits).read(request)
+    scaled = CausalReader(
+        TransformersModel(model), codec, prompt_format, limits, calibration=calibration
+    ).read(request)
+    expected = calibration.abstaining(plain.abstain_probability, pair)
+    assert scaled.abstain_probability == pytest.approx(expected, rel=1e-6)
+    assert scaled.abstain_probability != pytest.approx(plain.abstain_probability, rel=1e-3)
 
 
 def test_counts_of_tokens_are_given() -> None:

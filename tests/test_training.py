@@ -1,6 +1,7 @@
 """Making the reader: crops, contexts without wrong labels, packing, merging, calibration."""
 
 import json
+import math
 import random
 import warnings
 from dataclasses import replace
@@ -18,15 +19,15 @@ from eval.injection import SET
 from eval.metrics import roc_auc
 from index.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
 from rag.answers import Style
-from rag.calibration import CARD, Calibration, read_card
+from rag.calibration import CARD, Calibration, language_pair, read_card
 from rag.reader_format import ABSTAIN_TOKEN
 from rag.reading import Claim, ReadRequest
 from rag.training.calibrate import (
-    Fitted,
     best_threshold,
     expected_calibration_error,
     fit,
     isotonic_points,
+    on_one_scale,
     reliability,
     risk_coverage_curve,
 )
@@ -569,8 +570,9 @@ def test_the_export_names_no_path_and_carries_the_terms(run_folder: Path, tmp_pa
 
 def test_a_calibration_is_read_back_by_the_product(run_folder: Path, tmp_path: Path) -> None:
     folder = export_adapter(run_folder, tmp_path / "adapter", LoraShape(4, 8))
-    write_calibration(folder, Fitted(0.4, ((0.1, 0.2), (0.8, 0.9))))
-    assert read_card(folder).calibration == Calibration(0.0, ((0.1, 0.2), (0.8, 0.9)), 0.4)
+    fitted = Calibration(0.0, ((0.1, 0.2), (0.8, 0.9)), 0.4, {"nl": -1.5, "across": 0.25})
+    write_calibration(folder, fitted)
+    assert read_card(folder).calibration == fitted
 
 
 def test_an_adapter_of_another_model_is_refused(tiny: Any, run_folder: Path, tmp_path: Path) -> None:
@@ -594,7 +596,7 @@ def test_an_average_lies_between_two_adapters_and_has_no_calibration(
     tensors = load_file(run_folder / ADAPTER)
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, run_folder / ADAPTER)
     other = export_adapter(run_folder, tmp_path / "other", LoraShape(4, 8))
-    write_calibration(other, Fitted(0.4, ((0.1, 0.2), (0.8, 0.9))))
+    write_calibration(other, Calibration(points=((0.1, 0.2), (0.8, 0.9)), abstain_threshold=0.4))
     between = average_adapters(one, other, 0.25, tmp_path / "between")
     for name, tensor in load_file(between / ADAPTER_WEIGHTS).items():
         torch.testing.assert_close(tensor.float(), tensors[name].float() + 0.25, rtol=0.01, atol=0.01)
@@ -656,6 +658,49 @@ def test_the_threshold_parts_what_can_be_parted() -> None:
     outcomes = [outcome(0.1, 1.0), outcome(0.3, 1.0), outcome(0.7, 0.0, answerable=False)]
     assert best_threshold(outcomes) == pytest.approx(0.5, abs=0.02)
     assert fit(outcomes).points[-1][1] == 1.0
+
+
+def test_enough_of_each_sets_unanswerable_questions_are_abstained_from() -> None:
+    shares = [number / 10 for number in range(1, 10)]
+    easy = [outcome(share, 0.5) for share in shares] + [outcome(0.95, 0.0, answerable=False)] * 9
+    # Chance alone: a higher threshold gains here as much as it loses, and gains in the easy set.
+    hard = [outcome(share, 0.5, answerable=yes, name="hard") for share in shares for yes in (True, False)]
+    threshold = best_threshold(easy + hard)
+    kept = sum(o.abstain_probability >= threshold for o in hard if not o.answerable)
+    assert kept == 8  # of nine, the least that is eight tenths
+    impossible = [outcome(0.001, 0.0, answerable=False)] * 9
+    assert best_threshold(easy + impossible) == 0.01
+
+
+def test_each_pair_of_languages_is_parted_at_one_half_of_its_own_scale() -> None:
+    def said(probability: float, cited: str, *, answerable: bool) -> Outcome:
+        made = outcome(probability, float(answerable), answerable=answerable)
+        return replace(made, cited_language=cited)
+
+    same = [said(p, "nl", answerable=p < 0.5) for p in (0.1, 0.2, 0.8, 0.9)]
+    across = [said(p, "en", answerable=p < 0.1) for p in (0.01, 0.02, 0.3, 0.4)]
+    fitted = fit(same + across)
+    assert set(fitted.abstain_logits) == {"nl", "across"}
+    assert fitted.abstain_threshold == 0.5
+    for each in on_one_scale(same + across, fitted):
+        assert (each.abstain_probability < 0.5) == each.answerable
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(-9, 9))
+def test_one_scale_keeps_the_order_and_has_its_middle_where_it_was_put(
+    one: float, other: float, middle: float
+) -> None:
+    calibration = Calibration(abstain_logits={"nl": middle, "across": middle - 1})
+    low, high = sorted([one, other])
+    assert 0 <= calibration.abstaining(low, "nl") <= calibration.abstaining(high, "nl") <= 1
+    assert calibration.abstaining(1 / (1 + math.exp(-middle)), "nl") == pytest.approx(0.5)
+    # A pair that was never measured is treated as the one that abstains soonest.
+    assert calibration.abstaining(one, "fr") == calibration.abstaining(one, "across")
+    assert Calibration().abstaining(one, "nl") == one
+
+
+def test_a_passage_of_no_certain_language_shares_the_questions() -> None:
+    assert [language_pair("nl", passage) for passage in ("nl", "en", "und")] == ["nl", "across", "nl"]
 
 
 def test_reliability_and_risk() -> None:

@@ -7,16 +7,19 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from index.vocabulary import load_tokenizer, save_common
 from index.weights import ensure_generator
 from rag.answers import Style
+from rag.calibration import Calibration
 from rag.generator import load_reader_folder
 from rag.training.calibrate import (
-    Fitted,
+    ABSTAIN_AT,
     expected_calibration_error,
     fit,
     is_right,
+    on_one_scale,
     raw_confidence,
     reliability,
     risk_coverage_curve,
@@ -155,11 +158,13 @@ def calibrate_command(
     outcomes = [o for path in sorted(run.glob("outcomes-*-short.jsonl")) for o in read_outcomes(path)]
     fitted = fit(outcomes)
     write_calibration(into, fitted)
-    typer.echo(f"abstain at P(abstain) ≥ {fitted.abstain_threshold}; points {fitted.points}")
-    _print_summary(outcomes, fitted.abstain_threshold)
-    answered = [o for o in outcomes if o.abstain_probability < fitted.abstain_threshold]
-    xs, ys = zip(*fitted.points, strict=True)
-    confidence = np.interp(raw_confidence(answered), xs, ys)
+    typer.echo(
+        f"as likely as not at log odds of P(abstain) of {fitted.abstain_logits}; points {fitted.points}"
+    )
+    outcomes = on_one_scale(outcomes, fitted)
+    _print_summary(outcomes, ABSTAIN_AT)
+    answered = [o for o in outcomes if o.abstain_probability < ABSTAIN_AT]
+    confidence = _confidence(answered, fitted)
     bins = reliability(confidence, np.array([is_right(o) for o in answered], dtype=np.float64))
     for each in bins:
         typer.echo(f"  confidence {each.confidence:.2f}  right {each.accuracy:.2f}  n {each.n}")
@@ -194,13 +199,15 @@ def tokens_command(
     typer.echo(f"{len(common)} of {tokenizer.get_vocab_size()} tokens")
 
 
-def _risk_coverage(outcomes: Sequence[Outcome], fitted: Fitted) -> list[tuple[float, float]]:
+def _risk_coverage(outcomes: Sequence[Outcome], fitted: Calibration) -> list[tuple[float, float]]:
     """Over all questions, the most confident first; an unanswerable one that is answered is wrong."""
-    xs, ys = zip(*fitted.points, strict=True)
     # The raw confidence breaks ties: the calibrated one is level between its points' ends.
-    raw = raw_confidence(outcomes)
-    confidence = np.interp(raw, xs, ys) + 1e-9 * raw
+    confidence = _confidence(outcomes, fitted) + 1e-9 * raw_confidence(outcomes)
     return risk_coverage_curve(confidence, np.array([is_right(o) for o in outcomes], dtype=np.float64))
+
+
+def _confidence(outcomes: Sequence[Outcome], fitted: Calibration) -> NDArray[np.float64]:
+    return np.array([fitted.probability(float(raw)) for raw in raw_confidence(outcomes)])
 
 
 def _print_summary(outcomes: Sequence[Outcome], threshold: float) -> None:

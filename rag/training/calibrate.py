@@ -1,30 +1,29 @@
 """One confidence, one threshold: from outcomes on the dev sets to the calibration in `reader.json`.
 
-The raw confidence of an answer is `(1 - P(abstain)) · P(answer's tokens)`, as the answerer computes it. Its
-map to the probability of being right is isotonic (Zadrozny & Elkan 2002, by pooling adjacent violators), kept
-as a few points. The reader abstains where `P(abstain)` reaches a threshold.
+A reader doesn't doubt alike in all languages: trained on adversarial English questions, it abstains from Dutch ones
+and across languages at lower probabilities than it should. So P(abstain) is first put on one scale, by pair of
+languages of question and passage, on which one half is where the two kinds of question part. The raw confidence of
+an answer is `(1 - P(abstain)) · P(answer's tokens)`, as the answerer computes it. Its map to the probability of
+being right is isotonic (Zadrozny & Elkan 2002, by pooling adjacent violators), kept as a few points.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.calibration import Calibration, language_pair, log_odds
 from rag.training.evaluate import Outcome
 
 Floats = NDArray[np.float64]
 RIGHT_F1 = 0.5
 """An answer counts as right where its F1 with a gold answer reaches this."""
 
-
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """What goes into `reader.json`, and how well it holds on the outcomes that it was fitted on."""
-
-    abstain_threshold: float
-    points: tuple[tuple[float, float], ...]
+ABSTAIN_AT = 0.5
+LEAST_ABSTAINED = 0.8
+"""The part of each set's unanswerable questions, in each pair of languages, that has to be abstained from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,35 +45,58 @@ def is_right(outcome: Outcome) -> bool:
     return outcome.answerable and outcome.f1 >= RIGHT_F1
 
 
-def fit(outcomes: Sequence[Outcome]) -> Fitted:
-    """Threshold and map on the short answers of the dev sets."""
-    threshold = best_threshold(outcomes)
-    answered = [o for o in outcomes if o.abstain_probability < threshold]
+def fit(outcomes: Sequence[Outcome]) -> Calibration:
+    """Scale, threshold and map on the short answers of the dev sets, answered without a calibration."""
+    pairs = {pair_of(outcome) for outcome in outcomes}
+    middles = {
+        pair: round(log_odds(best_threshold([o for o in outcomes if pair_of(o) == pair])), 3)
+        for pair in sorted(pairs)
+    }
+    scale = Calibration(abstain_threshold=ABSTAIN_AT, abstain_logits=middles)
+    answered = [o for o in on_one_scale(outcomes, scale) if o.abstain_probability < ABSTAIN_AT]
     right = np.array([is_right(o) for o in answered], dtype=np.float64)
-    return Fitted(threshold, isotonic_points(raw_confidence(answered), right))
+    return replace(scale, points=isotonic_points(raw_confidence(answered), right))
+
+
+def pair_of(outcome: Outcome) -> str:
+    """The languages of the question and of the passage that was cited for it."""
+    return language_pair(outcome.language, outcome.cited_language)
+
+
+def on_one_scale(outcomes: Sequence[Outcome], calibration: Calibration) -> list[Outcome]:
+    """The outcomes with P(abstain) as the product has it with this calibration."""
+    return [
+        replace(o, abstain_probability=calibration.abstaining(o.abstain_probability, pair_of(o)))
+        for o in outcomes
+    ]
 
 
 def best_threshold(outcomes: Sequence[Outcome], steps: int = 99) -> float:
-    """The P(abstain) at which answerable and unanswerable questions together score best.
+    """The P(abstain) that tells answerable and unanswerable questions apart best, of those at which enough of
+    the unanswerable ones are abstained from; 1 / (steps + 1) where none is low enough.
 
-    The score is the mean of the sets' means of (HasAns F1 + NoAns abstained) / 2, so that neither kind of
-    question and neither set outweighs the other.
+    Best is the highest mean of the sets' (share answered + share abstained) / 2. What an answer is worth is
+    the confidence's business: a threshold that weighs F1 abstains from what it reads badly.
     """
-    candidates = np.linspace(0.01, 0.99, steps)
-    scores = [_balanced(outcomes, float(threshold)) for threshold in candidates]
+    candidates = np.linspace(0.0, 1.0, steps + 2)[1:-1]
+    told = [_told_apart(outcomes, float(threshold)) for threshold in candidates]
+    scores = np.array([score if least >= LEAST_ABSTAINED else -1.0 for score, least in told])
     # The middle of the best plateau rather than its edge, which is where chance put it.
-    best = np.flatnonzero(np.array(scores) >= max(scores) - 1e-9)
+    best = np.flatnonzero(scores >= scores.max() - 1e-9) if scores.max() >= 0 else np.array([0])
     return round(float(candidates[best[len(best) // 2]]), 3)
 
 
-def _balanced(outcomes: Sequence[Outcome], threshold: float) -> float:
-    means = []
+def _told_apart(outcomes: Sequence[Outcome], threshold: float) -> tuple[float, float]:
+    """The mean of the sets' balanced accuracies, and the least share that a set's unanswerable abstained in."""
+    balanced, least = [], 1.0
     for name in sorted({o.set for o in outcomes}):
         mine = [o for o in outcomes if o.set == name]
-        has = [o.f1 if o.abstain_probability < threshold else 0.0 for o in mine if o.answerable]
-        none = [o.abstain_probability >= threshold for o in mine if not o.answerable]
-        means.append((float(np.mean(has)) + float(np.mean(none))) / 2)
-    return float(np.mean(means))
+        answered = [o.abstain_probability < threshold for o in mine if o.answerable]
+        abstained = [o.abstain_probability >= threshold for o in mine if not o.answerable]
+        shares = [float(np.mean(each)) for each in (answered, abstained) if each]
+        balanced.append(sum(shares) / len(shares))
+        least = min(least, float(np.mean(abstained)) if abstained else 1.0)
+    return float(np.mean(balanced)), least
 
 
 def isotonic_points(raw: Floats, right: Floats, least: int = 25) -> tuple[tuple[float, float], ...]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from corpus.document import Chunk, Language
+from corpus.document import UNDETERMINED, Chunk, Language
 from eval.metrics import answer_f1
 from index.hits import Hit
 from rag.answers import Passage, Style
@@ -26,7 +26,8 @@ PASSAGES = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One answer. `number` is the first passage cited and `gold_number` the right one, 0 for none.
+    """One answer. `number` is the first passage cited and `gold_number` the right one, 0 for none;
+    `passage_language` is that of the passage asked about, `cited_language` that of the one cited.
 
     `abstain_probability` is at the first token, `answer_probability` the geometric mean of the best answer's
     tokens: the answer is written even where abstaining is likelier, so that any threshold can be tried.
@@ -45,6 +46,7 @@ class Outcome:
     abstain_probability: float
     answer_probability: float
     f1: float
+    cited_language: Language = UNDETERMINED
 
     @property
     def answerable(self) -> bool:
@@ -116,6 +118,8 @@ def as_passage(number: int, shown: Shown) -> Passage:
 def _outcome(posed: Posed, reading: Reading, dev: DevSet) -> Outcome:
     gold = dev.answers[posed.id] if posed.sentences else ()
     text = " ".join(claim.text for claim in reading.claims)
+    number = next((number for claim in reading.claims for number in claim.numbers), 0)
+    cited = (passage.language for passage in reading.passages if passage.number == number)
     return Outcome(
         id=posed.id,
         set=dev.name,
@@ -125,11 +129,12 @@ def _outcome(posed: Posed, reading: Reading, dev: DevSet) -> Outcome:
         question=posed.question,
         gold=gold,
         gold_number=posed.sentences[0].number if posed.sentences else 0,
-        number=next((number for claim in reading.claims for number in claim.numbers), 0),
+        number=number,
         text=text,
         abstain_probability=reading.abstain_probability,
         answer_probability=reading.answer_probability,
         f1=answer_f1(text, gold) if gold else 0.0,
+        cited_language=next(cited, UNDETERMINED),
     )
 
 

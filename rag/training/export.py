@@ -9,9 +9,8 @@ from typing import Any
 
 from corpus.errors import ModelError
 from index.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from rag.calibration import CARD
+from rag.calibration import CARD, Calibration
 from rag.reader_format import ABSTAIN_TOKEN, FORMAT_NAME
-from rag.training.calibrate import Fitted
 from rag.training.lora import LoraShape
 from rag.training.train import ADAPTER, CHECKPOINT
 
@@ -74,13 +73,14 @@ def average_adapters(earlier: Path, later: Path, share: float, folder: Path) -> 
     return folder
 
 
-def write_calibration(folder: Path, fitted: Fitted) -> None:
-    """Stores what was fitted in the adapter's card."""
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Stores it in the adapter's card."""
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     card["calibration"] = {
-        "threshold": 0.0,
-        "abstain_threshold": fitted.abstain_threshold,
-        "points": [list(point) for point in fitted.points],
+        "threshold": calibration.threshold,
+        "abstain_threshold": calibration.abstain_threshold,
+        "abstain_logits": dict(calibration.abstain_logits),
+        "points": [list(point) for point in calibration.points],
     }
     _write_json(folder / CARD, card)
 
