@@ -3,10 +3,11 @@
 import json
 import math
 import random
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -44,6 +45,7 @@ from rag.training.contexts import (
     shingles,
     split_sentences,
 )
+from rag.training.decoder import MergedDecoder
 from rag.training.evaluate import Outcome, as_passage
 from rag.training.export import average_adapters, export_adapter, write_calibration
 from rag.training.figures import share_figure
@@ -53,6 +55,7 @@ from rag.training.lora import (
     Vocabulary,
     adapter_tensors,
     load_trainable,
+    pack_loss,
     target_logits,
 )
 from rag.training.orders import OrderBook, read_orders, with_order
@@ -463,6 +466,39 @@ def test_dropout_is_in_training_alone(tiny: Any, tmp_path: Path) -> None:
     assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
     model.eval()
     assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_quick_decoder_has_the_loss_and_the_gradients_of_peft(tiny: Any, compiled: bool) -> None:
+    import torch
+
+    if compiled and shutil.which("c++") is None:
+        pytest.skip("no C++ compiler, which torch.compile needs")
+    model = adapted(tiny)
+    packed = pack(first_context(), codec_of(), 10**6)
+
+    def loss_and_gradients(decoder: MergedDecoder | None) -> tuple[float, list[torch.Tensor]]:
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in trainable:
+            parameter.grad = None
+        loss = pack_loss(model, packed, 16, Vocabulary(2000, 900, 1), decoder)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), [cast(torch.Tensor, p.grad).clone() for p in trainable]
+
+    decoder = MergedDecoder(model, LoraShape(4, 8), compiled)
+    for step in range(2):
+        expected, gradients = loss_and_gradients(None)
+        found, others = loss_and_gradients(decoder)
+        assert found == pytest.approx(expected, rel=1e-5)
+        assert any(float(gradient.abs().max()) > 1e-4 for gradient in gradients)
+        for gradient, other in zip(gradients, others, strict=True):
+            torch.testing.assert_close(other, gradient, rtol=1e-3, atol=1e-5)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter += 0.01 * (step + 1)
+        decoder.refresh()
 
 
 def test_small_updates_survive_in_the_float32_copies() -> None:

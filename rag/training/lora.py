@@ -13,6 +13,8 @@ from rag.training.packing import Pack, PackTensors, to_tensors
 if TYPE_CHECKING:
     import torch
 
+    from rag.training.decoder import MergedDecoder
+
 
 @dataclass(frozen=True, slots=True)
 class LoraShape:
@@ -61,20 +63,27 @@ def _shapes(tensors: "dict[str, torch.Tensor]") -> dict[str, tuple[int, ...]]:
 
 
 def target_logits(
-    model: Any, tensors: PackTensors, vocabulary: "torch.Tensor | None" = None
+    model: Any,
+    tensors: PackTensors,
+    vocabulary: "torch.Tensor | None" = None,
+    decoder: "MergedDecoder | None" = None,
 ) -> "torch.Tensor":
     """Float32 logits at the target rows: (N, vocab_size), or (N, len(vocabulary)) for those ids alone.
 
-    Only rows with a label reach the output layer, gathered first: a product over a strided slice of the
-    hidden states costs several times as much.
+    `decoder` computes the model's hidden states where it is given. Only rows with a label reach the output
+    layer, gathered first: a product over a strided slice of the hidden states costs several times as much.
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = causal.model(
-        input_ids=tensors.input_ids,
-        position_ids=tensors.position_ids,
-        attention_mask={name: additive(mask, causal.dtype) for name, mask in tensors.masks.items()},
-        use_cache=False,
-    ).last_hidden_state[0]
+    masks = {name: additive(mask, causal.dtype) for name, mask in tensors.masks.items()}
+    if decoder is not None:
+        hidden = decoder.hidden(tensors.input_ids, tensors.position_ids, masks)
+    else:
+        hidden = causal.model(
+            input_ids=tensors.input_ids,
+            position_ids=tensors.position_ids,
+            attention_mask=masks,
+            use_cache=False,
+        ).last_hidden_state[0]
     rows = hidden[tensors.rows].contiguous()
     weight = causal.lm_head.weight
     if vocabulary is not None:
@@ -123,13 +132,16 @@ class Vocabulary:
         return ids, torch.searchsorted(ids, tensors.labels)
 
 
-def pack_loss(model: Any, packed: Pack, window: int, vocabulary: Vocabulary) -> "torch.Tensor":
+def pack_loss(
+    model: Any, packed: Pack, window: int, vocabulary: Vocabulary, decoder: "MergedDecoder | None" = None
+) -> "torch.Tensor":
     """Weighted cross-entropy of a pack's targets."""
     import torch
 
     tensors = to_tensors(packed, window)
     ids, labels = vocabulary.around(tensors)
-    losses = torch.nn.functional.cross_entropy(target_logits(model, tensors, ids), labels, reduction="none")
+    logits = target_logits(model, tensors, ids, decoder)
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     return (losses * tensors.weights).sum()
 
 

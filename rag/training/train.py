@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag.prompts import TokenCodec
 from rag.training.codec import folder_codec
@@ -39,6 +39,9 @@ from rag.training.packing import Pack, pack
 from rag.training.similar import passage_vectors, question_vectors
 from rag.training.sources import Kind, read_sources
 from rag.training.validate import validate, validation_packs
+
+if TYPE_CHECKING:
+    from rag.training.decoder import MergedDecoder
 
 CHECKPOINT = "checkpoint.pt"
 ADAPTER = "adapter.safetensors"
@@ -175,11 +178,12 @@ def train(config: TrainConfig) -> Position:
     _log(config.run, {"event": "start", **settings, "step": position.step})
     since_checkpoint, checkpoints, recent = 0.0, 0, []
     model.train()
+    decoder = _decoder(model, shape, config)
     while position.trained_s < config.budget_s:
         started = time.monotonic()
         packs = stream.packs(position.packs, codec)
         rate = learning_rate(position.trained_s, config)
-        recent.append(_step(model, packs, optimizer, vocabulary, rate))
+        recent.append(_step(model, packs, optimizer, vocabulary, rate, decoder))
         _advance(position, packs, time.monotonic() - started)
         since_checkpoint += time.monotonic() - started
         if position.step % 10 == 0:
@@ -196,20 +200,30 @@ def train(config: TrainConfig) -> Position:
     return position
 
 
+def _decoder(model: Any, shape: LoraShape, config: TrainConfig) -> "MergedDecoder | None":
+    """The quicker decoder; None with dropout, which leaves out an adapter's inputs and not the weights'."""
+    from rag.training.decoder import MergedDecoder
+
+    return None if config.dropout else MergedDecoder(model, shape)
+
+
 def _step(
     model: Any,
     packs: list[Pack],
     optimizer: MasterAdamW,
     vocabulary: Vocabulary,
     rate: float,
+    decoder: "MergedDecoder | None",
 ) -> float:
     window = int(model.config.sliding_window)
     total = 0.0
     for packed in packs:
-        loss = pack_loss(model, packed, window, vocabulary)
+        loss = pack_loss(model, packed, window, vocabulary, decoder)
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
     optimizer.step(rate, 1.0 / len(packs))
+    if decoder is not None:
+        decoder.refresh()
     return total / len(packs)
 
 
