@@ -162,7 +162,7 @@ def bench_search(
     found = [
         Figure(f"{mode} search over {chunks:,} passages", "ms", tuple(t)) for mode, t in searches.items()
     ]
-    if chunks * dimension * 4 > _CACHED_BYTES:
+    if chunks * dimension * 2 > _CACHED_BYTES:
         exact = exact_search_limit(chunks, dimension, machine, unit_s=0.001)
         found = [figure.within(exact) if figure.name.startswith("dense") else figure for figure in found]
     settings = {"passages": chunks, "questions": len(questions), "top_k": top_k}

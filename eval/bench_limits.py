@@ -137,9 +137,14 @@ def pass_limit(size: ModelSize, tokens: float, machine: MachineLimits, unit_s: f
 
 
 def next_token_limit(size: ModelSize, machine: MachineLimits, unit_s: float = 1.0) -> Limit:
-    """The least time of a token that is written by itself."""
-    reading = size.weights() * machine.bytes_per_weight / max(machine.bytes_read)
-    return Limit(reading / unit_s, "one read of the layers' weights", is_time=True)
+    """The least time of a token that is written by itself.
+
+    Where models compute in 16 bits the bundled reader keeps its weights in 8 bits as well, for this.
+    """
+    per_weight = 1 if machine.bytes_per_weight == 2 else machine.bytes_per_weight
+    reading = size.weights() * per_weight / max(machine.bytes_read)
+    basis = f"one read of the layers' weights in {per_weight * 8} bits"
+    return Limit(reading / unit_s, basis, is_time=True)
 
 
 def embedding_limit(size: ModelSize, tokens_per_text: float, machine: MachineLimits) -> Limit:
@@ -149,8 +154,8 @@ def embedding_limit(size: ModelSize, tokens_per_text: float, machine: MachineLim
 
 
 def exact_search_limit(vectors: int, dimension: int, machine: MachineLimits, unit_s: float = 1.0) -> Limit:
-    """The least time of an exact search: one read of all vectors in float32."""
-    reading = vectors * dimension * 4 / max(machine.bytes_read)
+    """The least time of an exact search: one read of all vectors in float16, as they are kept."""
+    reading = vectors * dimension * 2 / max(machine.bytes_read)
     return Limit(reading / unit_s, "one read of all vectors, as an exact search needs", is_time=True)
 
 

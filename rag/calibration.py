@@ -15,6 +15,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from corpus.document import UNDETERMINED, Language
@@ -49,6 +50,9 @@ class Calibration:
     abstain_logits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        numbers = [*chain.from_iterable(self.points), *self.abstain_logits.values(), self.threshold]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"a calibration is made of finite numbers: {self}")
         for earlier, later in zip(self.points, self.points[1:], strict=False):
             if later[0] <= earlier[0] or later[1] < earlier[1]:
                 raise ValueError(f"calibration points must rise: {earlier} is followed by {later}")

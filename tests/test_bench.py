@@ -98,14 +98,14 @@ def test_a_pass_is_bounded_by_the_slower_of_arithmetic_and_reading_the_weights()
     assert "arithmetic" in pass_limit(SIZE, 3, MACHINE).basis
     # One token: 2 * (20 + 16) = 72 operations, 0.36 s.
     assert pass_limit(SIZE, 1, MACHINE).value == pytest.approx(0.8)
-    assert next_token_limit(SIZE, MACHINE, unit_s=0.001).value == pytest.approx(800)
+    assert next_token_limit(SIZE, MACHINE, unit_s=0.001).value == pytest.approx(400)  # 8 bits
 
 
 def test_embedding_and_exact_search_are_bounded_by_arithmetic_and_by_memory() -> None:
     assert embedding_limit(SIZE, 3, MACHINE).value == pytest.approx(3 / 2.04)
     assert not embedding_limit(SIZE, 3, MACHINE).is_time
-    # 10 vectors of 5 numbers of 4 bytes at 50 bytes a second
-    assert exact_search_limit(10, 5, MACHINE).value == pytest.approx(4.0)
+    # 10 vectors of 5 numbers of 2 bytes at 50 bytes a second
+    assert exact_search_limit(10, 5, MACHINE).value == pytest.approx(2.0)
 
 
 def test_limits_measured_twice_are_one_measurement() -> None:

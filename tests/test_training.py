@@ -29,6 +29,7 @@ from rag.training.calibrate import (
     fit,
     isotonic_points,
     on_one_scale,
+    out_of_fold,
     reliability,
     risk_coverage_curve,
 )
@@ -46,7 +47,7 @@ from rag.training.contexts import (
     split_sentences,
 )
 from rag.training.decoder import MergedDecoder
-from rag.training.evaluate import Outcome, as_passage
+from rag.training.evaluate import Outcome, as_passage, read_outcomes, write_outcomes
 from rag.training.export import average_adapters, export_adapter, write_calibration
 from rag.training.figures import share_figure
 from rag.training.lora import (
@@ -675,6 +676,7 @@ def outcome(abstain: float, f1: float, *, answerable: bool = True, name: str = "
         abstain_probability=abstain,
         answer_probability=1.0,
         f1=f1,
+        cited_language="nl",
     )
 
 
@@ -698,14 +700,47 @@ def test_the_threshold_parts_what_can_be_parted() -> None:
 
 def test_enough_of_each_sets_unanswerable_questions_are_abstained_from() -> None:
     shares = [number / 10 for number in range(1, 10)]
-    easy = [outcome(share, 0.5) for share in shares] + [outcome(0.95, 0.0, answerable=False)] * 9
+    easy = [outcome(share, 0.5) for share in shares] + [outcome(0.95, 0.0, answerable=False)] * 27
     # Chance alone: a higher threshold gains here as much as it loses, and gains in the easy set.
-    hard = [outcome(share, 0.5, answerable=yes, name="hard") for share in shares for yes in (True, False)]
+    hard = [outcome(share, 0.5, answerable=yes, name="hard") for share in shares for yes in (True, False)] * 3
     threshold = best_threshold(easy + hard)
     kept = sum(o.abstain_probability >= threshold for o in hard if not o.answerable)
-    assert kept == 8  # of nine, the least that is eight tenths
-    impossible = [outcome(0.001, 0.0, answerable=False)] * 9
+    assert kept == 24  # of 27, the least that is eight tenths
+    impossible = [outcome(0.001, 0.0, answerable=False, name="impossible")] * 27
     assert best_threshold(easy + impossible) == 0.01
+    few = [outcome(0.001, 0.0, answerable=False, name="few")] * 3
+    assert best_threshold(easy + few) > 0.5
+
+
+def test_nothing_to_calibrate_on_is_said_before_anything_is_written() -> None:
+    with pytest.raises(EvalSetError, match="run `evaluate`"):
+        fit([])
+    with pytest.raises(EvalSetError, match="every question was abstained from"):
+        fit([outcome(1.0, 0.0, answerable=False)] * 30)
+    for broken in ({"points": ((float("nan"), 0.5),)}, {"abstain_logits": {"nl": float("inf")}}):
+        with pytest.raises(ValueError, match="finite"):
+            Calibration(**broken)  # type: ignore[arg-type]
+
+
+def test_outcomes_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "outcomes-s-short.jsonl"
+    kept = write_outcomes([outcome(0.2, 1.0)], path)
+    assert read_outcomes(path) == kept
+    record = json.loads(path.read_text())
+    del record["cited_language"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(EvalSetError, match="cited_language"):
+        read_outcomes(path)
+
+
+def test_a_question_has_no_part_in_its_own_scale() -> None:
+    outcomes = [outcome(0.3, 1.0), *[outcome(0.1, 1.0), outcome(0.8, 0.0, answerable=False)] * 20]
+    alone = replace(outcome(0.02, 1.0), language="en", cited_language="en")
+    found = out_of_fold([*outcomes, alone])
+    assert len(found) == len(outcomes) + 1
+    # Of a pair that the other folds lack: on the scale of the most cautious one.
+    other = next(o for o in found if o.language == "en")
+    assert other.abstain_probability < 0.5
 
 
 def test_each_pair_of_languages_is_parted_at_one_half_of_its_own_scale() -> None:

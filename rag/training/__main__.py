@@ -20,6 +20,7 @@ from rag.training.calibrate import (
     fit,
     is_right,
     on_one_scale,
+    out_of_fold,
     raw_confidence,
     reliability,
     risk_coverage_curve,
@@ -161,7 +162,10 @@ def calibrate_command(
     typer.echo(
         f"as likely as not at log odds of P(abstain) of {fitted.abstain_logits}; points {fitted.points}"
     )
+    typer.echo("each question on a scale fitted without its fifth:")
+    _print_summary(out_of_fold(outcomes), ABSTAIN_AT)
     outcomes = on_one_scale(outcomes, fitted)
+    typer.echo("on the scale fitted on all:")
     _print_summary(outcomes, ABSTAIN_AT)
     answered = [o for o in outcomes if o.abstain_probability < ABSTAIN_AT]
     confidence = _confidence(answered, fitted)

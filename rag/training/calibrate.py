@@ -9,11 +9,11 @@ being right is isotonic (Zadrozny & Elkan 2002, by pooling adjacent violators), 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from corpus.errors import EvalSetError
 from rag.calibration import Calibration, language_pair, log_odds
 from rag.training.evaluate import Outcome
 
@@ -24,6 +24,9 @@ RIGHT_F1 = 0.5
 ABSTAIN_AT = 0.5
 LEAST_ABSTAINED = 0.8
 """The part of each set's unanswerable questions, in each pair of languages, that has to be abstained from."""
+FEW = 20
+"""Of fewer unanswerable questions a part says too little to decide for its whole pair."""
+FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,12 @@ def is_right(outcome: Outcome) -> bool:
 
 
 def fit(outcomes: Sequence[Outcome]) -> Calibration:
-    """Scale, threshold and map on the short answers of the dev sets, answered without a calibration."""
+    """Scale, threshold and map on the short answers of the dev sets, answered without a calibration.
+
+    Raises EvalSetError where there is nothing to fit on.
+    """
+    if not outcomes:
+        raise EvalSetError("there are no outcomes to calibrate on; run `evaluate` into this folder first")
     pairs = {pair_of(outcome) for outcome in outcomes}
     middles = {
         pair: round(log_odds(best_threshold([o for o in outcomes if pair_of(o) == pair])), 3)
@@ -54,6 +62,8 @@ def fit(outcomes: Sequence[Outcome]) -> Calibration:
     }
     scale = Calibration(abstain_threshold=ABSTAIN_AT, abstain_logits=middles)
     answered = [o for o in on_one_scale(outcomes, scale) if o.abstain_probability < ABSTAIN_AT]
+    if not answered:
+        raise EvalSetError("every question was abstained from, so no confidence can be fitted")
     right = np.array([is_right(o) for o in answered], dtype=np.float64)
     return replace(scale, points=isotonic_points(raw_confidence(answered), right))
 
@@ -69,6 +79,16 @@ def on_one_scale(outcomes: Sequence[Outcome], calibration: Calibration) -> list[
         replace(o, abstain_probability=calibration.abstaining(o.abstain_probability, pair_of(o)))
         for o in outcomes
     ]
+
+
+def out_of_fold(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes, each on the scale that was fitted on the four fifths that it isn't in."""
+    kept: list[Outcome] = []
+    for fold in range(FOLDS):
+        mine = [o for number, o in enumerate(outcomes) if number % FOLDS == fold]
+        others = [o for number, o in enumerate(outcomes) if number % FOLDS != fold]
+        kept += on_one_scale(mine, fit(others))
+    return kept
 
 
 def best_threshold(outcomes: Sequence[Outcome], steps: int = 99) -> float:
@@ -95,7 +115,7 @@ def _told_apart(outcomes: Sequence[Outcome], threshold: float) -> tuple[float, f
         abstained = [o.abstain_probability >= threshold for o in mine if not o.answerable]
         shares = [float(np.mean(each)) for each in (answered, abstained) if each]
         balanced.append(sum(shares) / len(shares))
-        least = min(least, float(np.mean(abstained)) if abstained else 1.0)
+        least = min(least, float(np.mean(abstained)) if len(abstained) >= FEW else 1.0)
     return float(np.mean(balanced)), least
 
 
@@ -138,8 +158,3 @@ def risk_coverage_curve(confidence: Floats, right: Floats) -> list[tuple[float, 
     wrong = np.cumsum(1.0 - right[order])
     sizes = [round(len(order) * tenth / 10) for tenth in range(1, 11)]
     return [(n / len(order), float(wrong[n - 1] / n)) for n in sizes if n]
-
-
-def is_rising(points: Sequence[tuple[float, float]]) -> bool:
-    """What `rag.calibration.Calibration` asks of its points."""
-    return all(a[0] < b[0] and a[1] <= b[1] for a, b in pairwise(points))

@@ -191,7 +191,8 @@ class MergedDecoder:
         """Cosines and sines, each (T, 1, head size)."""
         shape, dtype = self._shape, self._embedding.dtype
         theta = shape.theta_sliding if sliding else shape.theta_full
-        rates = 1.0 / theta ** (torch.arange(0, shape.head_size, 2).float() / shape.head_size)
+        places = torch.arange(0, shape.head_size, 2, device=positions.device).float()
+        rates = 1.0 / theta ** (places / shape.head_size)
         angles = positions[:, None].float() * torch.cat([rates, rates])
         return angles.cos().to(dtype)[:, None], angles.sin().to(dtype)[:, None]
 

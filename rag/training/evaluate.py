@@ -6,11 +6,12 @@ runner's, over the product's own search and prompt.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 
 from corpus.document import UNDETERMINED, Chunk, Language
+from corpus.errors import EvalSetError
 from eval.metrics import answer_f1
 from index.hits import Hit
 from rag.answers import Passage, Style
@@ -46,7 +47,7 @@ class Outcome:
     abstain_probability: float
     answer_probability: float
     f1: float
-    cited_language: Language = UNDETERMINED
+    cited_language: Language
 
     @property
     def answerable(self) -> bool:
@@ -150,7 +151,10 @@ def write_outcomes(outcomes: Iterable[Outcome], path: Path) -> list[Outcome]:
 
 
 def read_outcomes(path: Path) -> list[Outcome]:
-    """What `write_outcomes` wrote."""
+    """What `write_outcomes` wrote; raises EvalSetError where an earlier version did."""
     with path.open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]
+    lacking = {field.name for field in fields(Outcome)} - set(records[0] if records else ())
+    if records and lacking:
+        raise EvalSetError(f"{path} is of an earlier version and lacks {sorted(lacking)}; evaluate again")
     return [Outcome(**{**r, "style": Style(r["style"]), "gold": tuple(r["gold"])}) for r in records]

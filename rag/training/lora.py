@@ -24,10 +24,18 @@ class LoraShape:
     alpha: int = 64
 
 
+def training_device() -> str:
+    """The first GPU that torch can compute on, else the processor."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_trainable(
     base: Path, shape: LoraShape, seed: int, start_from: Path | None = None, dropout: float = 0.0
 ) -> Any:
     """The base model in bfloat16 with an adapter, a fresh one or that of a folder; only it is trainable.
+    It is on a GPU where there is one.
 
     `dropout` is the share of the adapter's inputs left out at random in each step.
     """
@@ -55,7 +63,7 @@ def load_trainable(
                 f"{start_from} isn't an adapter of rank {shape.rank} for this model; name another"
             )
         set_peft_model_state_dict(trainable, tensors)
-    return trainable
+    return trainable.to(training_device())
 
 
 def _shapes(tensors: "dict[str, torch.Tensor]") -> dict[str, tuple[int, ...]]:
@@ -69,6 +77,7 @@ def target_logits(
     decoder: "MergedDecoder | None" = None,
 ) -> "torch.Tensor":
     """Float32 logits at the target rows: (N, vocab_size), or (N, len(vocabulary)) for those ids alone.
+    All on the model's device.
 
     `decoder` computes the model's hidden states where it is given. Only rows with a label reach the output
     layer, gathered first: a product over a strided slice of the hidden states costs several times as much.
@@ -139,7 +148,8 @@ def pack_loss(
     import torch
 
     tensors = to_tensors(packed, window)
-    ids, labels = vocabulary.around(tensors)
+    ids, labels = (each.to(model.device) for each in vocabulary.around(tensors))
+    tensors = tensors.to(model.device)
     logits = target_logits(model, tensors, ids, decoder)
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     return (losses * tensors.weights).sum()
@@ -198,4 +208,4 @@ def adapter_tensors(model: Any) -> "dict[str, torch.Tensor]":
     """The adapter's tensors by peft's own names."""
     from peft import get_peft_model_state_dict
 
-    return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in get_peft_model_state_dict(model).items()}

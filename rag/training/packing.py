@@ -64,6 +64,17 @@ class PackTensors:
     weights: "torch.Tensor"
     firsts: "torch.Tensor"
 
+    def to(self, device: "torch.device | str") -> "PackTensors":
+        """The same on another device."""
+        moved = {name: mask.to(device) for name, mask in self.masks.items()}
+        rest = (self.rows, self.labels, self.weights, self.firsts)
+        return PackTensors(
+            self.input_ids.to(device),
+            self.position_ids.to(device),
+            moved,
+            *(each.to(device) for each in rest),
+        )
+
 
 def pack(context: Context, codec: TokenCodec, max_tokens: int, is_citing_last: bool = False) -> Pack:
     """A context's tokens; blocks past `max_tokens` are left out, but never all of them.

@@ -258,7 +258,7 @@ def _resume(config: TrainConfig, optimizer: MasterAdamW) -> Position:
     path = config.run / CHECKPOINT
     if not path.exists():
         return Position()
-    saved = torch.load(path, weights_only=True)
+    saved = torch.load(path, weights_only=True, map_location="cpu")
     optimizer.load(saved["optimizer"])
     return Position(**saved["position"])
 

@@ -61,7 +61,7 @@ def validation_packs(config: ValidationConfig, codec: TokenCodec) -> Checks:
         "squad2": _draw(squad, config, SQUAD),
     }
     return Checks(
-        {n: [pack(c, codec, config.max_tokens) for c in cs] for n, cs in drawn.items()},
+        {n: [pack(c, codec, config.max_tokens, config.citing_last) for c in cs] for n, cs in drawn.items()},
         codec,
     )
 
@@ -105,7 +105,7 @@ def validate(model: Any, checks: Checks) -> dict[str, float]:
 def _read(model: Any, packed: Pack) -> "tuple[float, torch.Tensor, list[int]]":
     import torch
 
-    tensors = to_tensors(packed, int(model.config.sliding_window))
+    tensors = to_tensors(packed, int(model.config.sliding_window)).to(model.device)
     logits = target_logits(model, tensors)
     losses = torch.nn.functional.cross_entropy(logits, tensors.labels, reduction="none")
     loss = losses[tensors.weights > 0].mean()
