@@ -35,7 +35,8 @@ class Claim:
 class Reading:
     """What the reader made of a request.
 
-    No claims means that it abstained. `abstain_probability` in 0–1 is its own, at the first token.
+    No claims means that it abstained. `abstain_probability` in 0–1 is at the first token, on the scale of the
+    reader's calibration where it has one.
     `answer_probability` in 0–1 is the mean probability of the tokens that it wrote (geometric).
     `passages` are those that fitted in the prompt.
     """
