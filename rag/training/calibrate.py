@@ -26,6 +26,7 @@ LEAST_ABSTAINED = 0.8
 """The part of each set's unanswerable questions, in each pair of languages, that has to be abstained from."""
 FEW = 20
 """Of fewer unanswerable questions a part says too little to decide for its whole pair."""
+ABOUT = 0.01
 FOLDS = 5
 
 
@@ -101,8 +102,8 @@ def best_threshold(outcomes: Sequence[Outcome], steps: int = 99) -> float:
     candidates = np.linspace(0.0, 1.0, steps + 2)[1:-1]
     told = [_told_apart(outcomes, float(threshold)) for threshold in candidates]
     scores = np.array([score if least >= LEAST_ABSTAINED else -1.0 for score, least in told])
-    # The middle of the best plateau rather than its edge, which is where chance put it.
-    best = np.flatnonzero(scores >= scores.max() - 1e-9) if scores.max() >= 0 else np.array([0])
+    # The middle of all that are about as good: between these chance decides, and the more so at their edge.
+    best = np.flatnonzero(scores >= scores.max() - ABOUT) if scores.max() >= 0 else np.array([0])
     return round(float(candidates[best[len(best) // 2]]), 3)
 
 
